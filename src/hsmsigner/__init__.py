@@ -1,0 +1,1 @@
+"""hsmsigner: an HSM-backed signing appliance. Start with docs/architecture.md."""
