@@ -1,0 +1,82 @@
+"""Audit records: what each type says. One JSON object per record, compact, UTF-8; digests, never messages.
+
+A record's bytes are fixed here once and are the leaf of the tree; nothing re-serialises them later.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hsmsigner.domain.decision import Allow, Deny
+from hsmsigner.domain.signing import SigningRequest
+
+# One encoder, made once: json.dumps with options builds a new one for every call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+FIRST_PREVIOUS_HASH = bytes(32)
+DENIED = "sign.denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record before it has its place in the log: its type and the fields of the type."""
+
+    type: str
+    fields: dict[str, Any]
+
+
+def encode_record(entry: Entry, sequence: int, time: str, previous_hash: bytes) -> bytes:
+    """The exact bytes that are stored and hashed. `time` is RFC 3339 with six decimals."""
+    head = {"sequence": sequence, "time": time, "type": entry.type, "previous_hash": previous_hash.hex()}
+    return _encode(head | entry.fields).encode()
+
+
+def authorized(request: SigningRequest, allow: Allow, policy_revision: int, *, is_resumed: bool) -> Entry:
+    """`sign.authorized`: the decision and its debits, durable before the token is asked (P2)."""
+    fields = _request_fields(request) | {
+        "key": str(allow.version.name),
+        "algorithm": allow.version.algorithm.name,
+        "policy_revision": policy_revision,
+        "debits": [
+            {"quota": debit.quota.quota_id, "counter": debit.counter, "observed": debit.observed + 1,
+             "limit": debit.quota.count}
+            for debit in allow.debits
+        ],
+    }  # fmt: skip
+    if is_resumed:
+        fields["resumed"] = True
+    return Entry("sign.authorized", fields)
+
+
+def denied(request: SigningRequest, deny: Deny, policy_revision: int) -> Entry:
+    """`sign.denied`: nothing was debited and nothing signed."""
+    fields = _request_fields(request) | {
+        "key": str(request.name),
+        "policy_revision": policy_revision,
+        "reason": deny.reason.value,
+        "rule": deny.rule,
+        "observed": deny.observed,
+        "limit": deny.limit,
+    }
+    return Entry(DENIED, fields)
+
+
+def outcome(kind: str, principal: str, request_id: str, key: str, authorized_sequence: int, **more: Any) -> Entry:
+    """`sign.completed`, `sign.failed` or `sign.interrupted`: how an authorization ended."""
+    fields = {"request_id": request_id, "principal": principal, "key": key, "authorized": authorized_sequence}
+    return Entry(f"sign.{kind}", fields | more)
+
+
+def _request_fields(request: SigningRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "request_id": request.request_id,
+        "principal": request.principal.text,
+        "input": request.kind.value,
+        "input_sha256": request.body_sha256.hex(),
+        "output_format": request.output_format.value,
+    }
+    if request.labels:
+        fields["labels"] = dict(request.labels)
+    return fields

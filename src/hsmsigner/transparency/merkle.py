@@ -1,0 +1,58 @@
+"""The Merkle tree of RFC 6962 section 2.1 (RFC 9162 section 2.1.1), appended to in O(log n) from its right edge."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+HASH_SIZE = 32
+
+
+def leaf_hash(record: bytes) -> bytes:
+    """SHA-256(0x00 || record)."""
+    return hashlib.sha256(b"\x00" + record).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256(0x01 || left || right)."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class RightEdge:
+    """A tree of `size` leaves, kept as the roots of its perfect subtrees, largest first: one per set bit of `size`."""
+
+    size: int = 0
+    hashes: tuple[bytes, ...] = ()
+
+    def append(self, leaf: bytes) -> RightEdge:
+        """The tree with one more leaf hash."""
+        hashes, size = list(self.hashes), self.size
+        while size & 1:
+            leaf = node_hash(hashes.pop(), leaf)
+            size >>= 1
+        return RightEdge(self.size + 1, (*hashes, leaf))
+
+    def root(self) -> bytes:
+        """Merkle tree hash; SHA-256 of nothing for the empty tree."""
+        if not self.hashes:
+            return hashlib.sha256(b"").digest()
+        *rest, root = self.hashes
+        for left in reversed(rest):
+            root = node_hash(left, root)
+        return root
+
+    def to_bytes(self) -> bytes:
+        """The hashes one after another, as the store keeps them."""
+        return b"".join(self.hashes)
+
+    @classmethod
+    def from_bytes(cls, size: int, data: bytes) -> RightEdge:
+        """Read back what `to_bytes` wrote.
+
+        Raises:
+            ValueError: when the data cannot be the edge of a tree of this size.
+        """
+        if size < 0 or len(data) != HASH_SIZE * size.bit_count():
+            raise ValueError("the stored right edge does not fit the stored tree size")
+        return cls(size, tuple(data[start : start + HASH_SIZE] for start in range(0, len(data), HASH_SIZE)))
