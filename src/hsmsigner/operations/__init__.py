@@ -1,0 +1,1 @@
+"""The use cases: what the appliance does, each readable as a paragraph."""

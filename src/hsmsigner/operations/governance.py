@@ -1,0 +1,73 @@
+"""Policy and keys as the running frontend sees them: a cache that is good for one epoch of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hsmsigner.domain.key import Key, KeyName, KeyVersion, VersionName
+from hsmsigner.domain.policy import Policy
+from hsmsigner.domain.policy_document import parse_policy
+from hsmsigner.operations.ports import PolicyRevision, Store, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """One epoch: the policy in force, its document, and every key."""
+
+    epoch: int
+    policy: Policy
+    revision: PolicyRevision
+    keys: Mapping[str, Key]
+
+    def key(self, name: KeyName) -> Key | None:
+        """The key of this name."""
+        return self.keys.get(name.key_id)
+
+    def version(self, name: VersionName) -> KeyVersion | None:
+        """The version of this name."""
+        key = self.key(name.key)
+        return None if key is None else key.version(name.number)
+
+
+class GovernanceCache:
+    """Holds the newest epoch seen; every transaction asks it, so that a decision never uses an older one."""
+
+    def __init__(self) -> None:
+        self._newest: Governance | None = None
+
+    @property
+    def newest(self) -> Governance:
+        """The newest epoch seen; for reads that no transaction covers."""
+        if self._newest is None:
+            raise RuntimeError("the store has not been read yet")
+        return self._newest
+
+    def within(self, transaction: Transaction) -> Governance:
+        """The epoch of this transaction; loaded only when it changed."""
+        if self._newest is None or self._newest.epoch != transaction.epoch:
+            self._newest = load_governance(transaction)
+        return self._newest
+
+    async def reload(self, store: Store) -> None:
+        """Take what is durable now. Never called inside a writing transaction: that one may still fail.
+
+        Raises:
+            SignerError: AUDIT_UNAVAILABLE.
+        """
+        async with store.transaction() as transaction:
+            self.within(transaction)
+
+
+def load_governance(transaction: Transaction) -> Governance:
+    """Read policy and keys.
+
+    Raises:
+        RuntimeError: the store has no policy; `operations.recovery.start_up` publishes the first one.
+    """
+    revision = transaction.policies.newest()
+    if revision is None:
+        raise RuntimeError("the store has no policy")
+    keys = {key.name.key_id: key for key in transaction.keys.load_all()}
+    policy = parse_policy(revision.document, revision.revision)
+    return Governance(transaction.epoch, policy, revision, keys)

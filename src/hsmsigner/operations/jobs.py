@@ -1,0 +1,96 @@
+"""What passes through the commit cycle: jobs that wait for a decision, and flights that wait for the token."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from hsmsigner.domain.decision import Debit
+from hsmsigner.domain.formats import SignaturePlan
+from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.key import KeyVersion
+from hsmsigner.domain.signing import SigningRequest
+from hsmsigner.errors import SignerError
+from hsmsigner.operations.ports import RequestKey, SignOutcome, SignTask, StoredRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A released signature, or (`signature` empty, `audit_sequence` 0) the answer to `validate_only`."""
+
+    version: KeyVersion
+    signature: bytes
+    digest: bytes  # empty for EdDSA
+    audit_sequence: int
+    policy_revision: int
+    authorize_time: Instant
+
+
+Answer = Signed | SignerError
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request and the future its caller waits on. `deadline` is the event loop's time, None for no deadline."""
+
+    request: SigningRequest
+    key: RequestKey
+    answer: asyncio.Future[Answer]
+    deadline: float | None
+    validate_only: bool = False
+
+    def resolve(self, answer: Answer) -> None:
+        """Give the answer, unless the caller has gone."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Jobs decided together, in order; with `all_or_nothing`, one refusal refuses all."""
+
+    jobs: list[Job]
+    all_or_nothing: bool = False
+    size_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """An authorized request on its way through the token, and everyone who waits for it (P4: twins share one)."""
+
+    request: SigningRequest
+    stored: StoredRequest
+    version: KeyVersion
+    plan: SignaturePlan
+    # Debits made by this authorization; none when it resumed an older one, whose debit is not ours to return.
+    debits: tuple[Debit, ...]
+    authorized_sequence: int
+    is_resumed: bool
+    waiters: list[Job] = field(default_factory=list)
+
+    def task(self) -> SignTask:
+        """What the token is asked."""
+        return SignTask(
+            self.version.cka_id, self.version.public_key, self.version.algorithm, self.plan.to_be_signed
+        )
+
+    def resolve(self, answer: Answer) -> None:
+        """Answer everyone who waits."""
+        for job in self.waiters:
+            job.resolve(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """A flight that came back from the token."""
+
+    flight: Flight
+    outcome: SignOutcome
+
+
+def signed(
+    version: KeyVersion, plan: SignaturePlan, signature: bytes, stored: StoredRequest, audit_sequence: int
+) -> Signed:
+    """The answer for a signature whose record is durable."""
+    digest = plan.to_be_signed if version.algorithm.takes_digest else b""
+    return Signed(version, signature, digest, audit_sequence, stored.policy_revision, stored.authorize_time)

@@ -1,0 +1,223 @@
+"""Making keys and looking at them.
+
+A key is made in three steps, so that a crash leaves neither a pair on the token that nobody knows of nor a key that
+signs without its record: reserve name and CKA_ID in the store; generate on the token; complete in the store. What a
+crash left between the steps is finished by `finish_pending` at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+
+from hsmsigner.domain.algorithm import SigningAlgorithm
+from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.policy import Right
+from hsmsigner.domain.principal import Principal
+from hsmsigner.domain.record import Entry
+from hsmsigner.domain.signing import RequestId
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.access import require_key_right, visible_key, visible_version
+from hsmsigner.operations.governance import Governance, GovernanceCache
+from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair, Transaction
+
+_log = logging.getLogger(__name__)
+
+# CKA_ID is random: not derived from the key, not counted, so two appliances on one device never meet. 16 bytes fit
+# every device but YubiHSM2, whose library maps longer ones by itself (facts: yubihsm-shell#345).
+CKA_ID_BYTES = 16
+
+
+class Keys:
+    """The use cases behind KeyService and the public-key calls."""
+
+    def __init__(
+        self, store: Store, token: Token, governance: GovernanceCache, clock: Callable[[], Instant]
+    ) -> None:
+        self._store = store
+        self._token = token
+        self._governance = governance
+        self._clock = clock
+        # Names whose CreateKey is under way here; a reservation that is not among them was left half-made.
+        self._being_made: set[KeyName] = set()
+
+    async def create(
+        self,
+        principal: Principal,
+        name: KeyName,
+        algorithm: SigningAlgorithm,
+        request_id: RequestId,
+        *,
+        validate_only: bool = False,
+    ) -> Key:
+        """Generate a key on the token. The same `request_id` again answers with the key made the first time.
+
+        Raises:
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS,
+                ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED, TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE.
+        """
+        require_key_right(self._governance.newest, principal, name, Right.CREATE_KEY)
+        await self._require_algorithm(algorithm)
+        if name in self._being_made:
+            message = f"{name} is being made; retry with the same request_id"
+            raise SignerError(Reason.REQUEST_IN_PROGRESS, message, retry_after_s=1.0)
+        self._being_made.add(name)
+        try:
+            wanted = PendingKey(
+                name,
+                algorithm,
+                CkaId(secrets.token_bytes(CKA_ID_BYTES)),
+                RequestKey(principal.text, request_id),
+            )
+            reserved = await self._reserve(wanted, principal, validate_only=validate_only)
+            return reserved if isinstance(reserved, Key) else await self._make(reserved)
+        finally:
+            self._being_made.discard(name)
+
+    async def _make(self, pending: PendingKey) -> Key:
+        """Find the pair of a reservation that was left half-made, or generate it."""
+        try:
+            pair = await self._token.find(pending.cka_id, pending.algorithm)
+            pair = pair or await self._token.generate(pending.cka_id, str(pending.name), pending.algorithm)
+        except SignerError as error:
+            # With the token lost the pair may exist: the reservation stays, for a retry or the next start.
+            if error.reason is not Reason.TOKEN_UNAVAILABLE:
+                await self._give_up(pending, error.reason.value)
+            raise
+        return await self._complete(pending, pair)
+
+    async def finish_pending(self) -> None:
+        """Finish or undo what a crash left half-made. Undoes only when a freshly opened token has no such pair.
+
+        Raises:
+            SignerError: TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE; nothing is undone then.
+        """
+        async with self._store.transaction() as transaction:
+            left = transaction.keys.load_pending()
+        for pending in left:
+            pair = await self._token.find(pending.cka_id, pending.algorithm)
+            if pair is None:
+                await self._give_up(pending, "not on the token after a restart")
+            else:
+                await self._complete(pending, pair)
+            _log.warning("key %s was half-made: %s", pending.name, "undone" if pair is None else "completed")
+
+    def get(self, principal: Principal, name: KeyName) -> Key:
+        """A key over which the principal has any right.
+
+        Raises:
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN.
+        """
+        return visible_key(self._governance.newest, principal, name)
+
+    def list(self, principal: Principal, right: Right | None = None) -> list[Key]:
+        """Keys over which the principal has this right (or any), by name."""
+        governance = self._governance.newest
+        return [key for key in governance.keys.values() if _may_see(governance, principal, key, right)]
+
+    def public_key(self, principal: Principal, name: KeyName | VersionName) -> KeyVersion:
+        """The version whose public key is wanted.
+
+        Raises:
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN.
+        """
+        return visible_version(self._governance.newest, principal, name, Right.GET_PUBLIC_KEY)
+
+    async def _require_algorithm(self, algorithm: SigningAlgorithm) -> None:
+        status = await self._token.status()
+        if algorithm.name not in status.algorithms:
+            has = ", ".join(sorted(status.algorithms))
+            message = f"the token cannot sign with {algorithm.name}; it has {has}"
+            raise SignerError(Reason.ALGORITHM_NOT_SUPPORTED, message, field="algorithm")
+
+    async def _reserve(self, wanted: PendingKey, principal: Principal, *, validate_only: bool) -> Key | PendingKey:
+        """Record that the key is about to be made; or say what an earlier call with this request_id reserved or made."""
+        async with self._store.transaction() as transaction:
+            governance = self._governance.within(transaction)
+            # Again, now that nothing can change: the policy may have been replaced since the first look.
+            require_key_right(governance, principal, wanted.name, Right.CREATE_KEY)
+            owner = transaction.keys.request_for(wanted.name)
+            now = self._now(transaction.last_time)
+            if owner is not None:
+                return _already_reserved(transaction, governance, wanted, owner)
+            if validate_only:
+                return _complete_key(_version(wanted, TokenKeyPair(b"", True, True, True), now))
+            transaction.keys.insert_pending(wanted, now)
+            transaction.append([_entry("key.requested", wanted)], now)
+            return wanted
+
+    async def _complete(self, pending: PendingKey, pair: TokenKeyPair) -> Key:
+        async with self._store.transaction() as transaction:
+            now = self._now(transaction.last_time)
+            version = _version(pending, pair, now)
+            transaction.keys.complete(version)
+            more = {
+                "version": str(version.name),
+                "public_key": pair.public_key.hex(),
+                "local": pair.local,
+                "always_sensitive": pair.always_sensitive,
+                "never_extractable": pair.never_extractable,
+            }
+            transaction.append([_entry("key.created", pending, more)], now)
+            transaction.raise_epoch()
+        await self._governance.reload(self._store)
+        return _complete_key(version)
+
+    async def _give_up(self, pending: PendingKey, reason: str) -> None:
+        async with self._store.transaction() as transaction:
+            transaction.keys.delete_pending(pending.name)
+            transaction.append([_entry("key.failed", pending, {"reason": reason})], self._now(transaction.last_time))
+
+    def _now(self, last_time: Instant) -> Instant:
+        return Instant(max(self._clock(), last_time))
+
+
+def _already_reserved(
+    transaction: Transaction, governance: Governance, wanted: PendingKey, owner: RequestKey
+) -> Key | PendingKey:
+    """What the name stands for, if the same request asked for it."""
+    if owner != wanted.request:
+        raise SignerError(Reason.KEY_EXISTS, f"{wanted.name} exists already; choose another key_id")
+    there = governance.key(wanted.name) or next(
+        pending for pending in transaction.keys.load_pending() if pending.name == wanted.name
+    )
+    if there.algorithm != wanted.algorithm:
+        message = "this request_id asked for a key with another algorithm; take a fresh one for each request"
+        raise SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id")
+    return there
+
+
+def _may_see(governance: Governance, principal: Principal, key: Key, right: Right | None) -> bool:
+    rights = governance.policy.entitlement(principal.text, str(key.name)).rights
+    return bool(rights) if right is None else right in rights
+
+
+def _entry(kind: str, pending: PendingKey, more: dict[str, object] | None = None) -> Entry:
+    fields: dict[str, object] = {
+        "request_id": pending.request.request_id,
+        "principal": pending.request.principal,
+        "key": str(pending.name),
+        "algorithm": pending.algorithm.name,
+        "cka_id": pending.cka_id.hex(),
+    }
+    return Entry(kind, fields | (more or {}))
+
+
+def _version(pending: PendingKey, pair: TokenKeyPair, now: Instant) -> KeyVersion:
+    return KeyVersion(
+        VersionName(pending.name, 1),
+        pending.algorithm,
+        KeyState.ACTIVE,
+        pending.cka_id,
+        pair.public_key,
+        now,
+        pair.local,
+        pair.always_sensitive,
+        pair.never_extractable,
+    )
+
+
+def _complete_key(version: KeyVersion) -> Key:
+    return Key(version.name.key, version.algorithm, version.create_time, 1, (version,))

@@ -1,0 +1,95 @@
+"""Signing, as its callers see it: hand requests in, wait for answers.
+
+The path of one request: here it becomes a job; `committer` queues it and turns; `turn` decides it; the store makes
+decision, debit and record durable; the token signs and verifies; `landing` records the outcome; the answer comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hsmsigner.domain.signing import SigningRequest
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.committer import Committer
+from hsmsigner.operations.jobs import Answer, Group, Job, Signed
+from hsmsigner.operations.ports import RequestKey
+
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of a call. `validate_only` decides and does nothing else (AIP-163)."""
+
+    request: SigningRequest
+    validate_only: bool = False
+
+
+class Signing:
+    """The use cases behind Sign, BatchSign and StreamSign."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+
+    async def sign(self, asked: Asked, deadline: float | None) -> Signed:
+        """Sign one request; `deadline` is the event loop's time.
+
+        A caller that goes away changes nothing: what was authorized is signed, recorded and kept for the retry.
+
+        Raises:
+            SignerError: the refusal, after it was recorded.
+        """
+        (future,) = self.start([asked], deadline)
+        answer = await asyncio.shield(future)
+        if isinstance(answer, SignerError):
+            raise answer
+        return answer
+
+    async def sign_batch(
+        self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool
+    ) -> list[Answer]:
+        """Sign a batch; one answer per item, in order."""
+        futures = self.start(batch, deadline, all_or_nothing=all_or_nothing)
+        return [await asyncio.shield(future) for future in futures]
+
+    def start(
+        self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool = False
+    ) -> list[asyncio.Future[Answer]]:
+        """Queue requests to be decided in order; each future gets its own answer and is never cancelled by us."""
+        loop = asyncio.get_running_loop()
+        jobs = [
+            Job(
+                asked.request,
+                RequestKey(asked.request.principal.text, asked.request.request_id),
+                loop.create_future(),
+                deadline,
+                asked.validate_only,
+            )
+            for asked in batch
+        ]
+        futures = [job.answer for job in jobs]
+        try:
+            size = sum(len(asked.request.body) for asked in batch)
+            self._committer.submit(Group(jobs, all_or_nothing, size))
+        except SignerError as refused:
+            for job in jobs:
+                job.resolve(refused)
+        return futures
+
+
+def check_distinct(requests: Sequence[SigningRequest]) -> None:
+    """See that a batch has different request ids: twins in one all-or-nothing batch would be counted once.
+
+    Raises:
+        SignerError: INVALID_FIELD.
+    """
+    seen = set()
+    for index, request in enumerate(requests):
+        if request.request_id in seen:
+            field = f"requests[{index}].request_id"
+            raise SignerError(
+                Reason.INVALID_FIELD, f"{field}: is used by an earlier item of this batch too", field=field
+            )
+        seen.add(request.request_id)

@@ -1,0 +1,66 @@
+"""Opening the store: SQLite with the durability the promises need, brought to the newest schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    # FULL: fsync at every commit. NORMAL would lose the newest commits at a power cut, and with them P2 and P3.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA busy_timeout = 5000",
+)
+
+
+def open_writer(url: str) -> Engine:
+    """Engine with the one connection that writes; each transaction takes the write lock from its start.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the store cannot be opened.
+    """
+    engine = _engine(url)
+
+    @event.listens_for(engine, "begin")
+    def _begin_immediate(connection: Connection) -> None:
+        # A transaction that begins as a reader and then writes can fail with BUSY in the middle.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def open_reader(url: str) -> Engine:
+    """Engine with one connection that only reads; in WAL mode it never waits for the writer."""
+    engine = _engine(url)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the store to the newest schema; does nothing when it is there already."""
+    config = Config()
+    config.set_main_option("script_location", "hsmsigner.store:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _engine(url: str) -> Engine:
+    # One connection per engine, used from one thread at a time: the event loop's and the commit thread take turns.
+    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves; the driver's own rules would begin too late
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+
+    return engine

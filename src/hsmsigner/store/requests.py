@@ -1,0 +1,103 @@
+"""Rows of `sign_requests`: idempotency and recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.signing import RequestId
+from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
+from hsmsigner.store.schema import sign_requests as table
+
+_COLUMNS = (
+    table.c.request_key,
+    table.c.sequence,
+    table.c.fingerprint,
+    table.c.state,
+    table.c.version,
+    table.c.policy_revision,
+    table.c.authorize_time,
+    table.c.expire_time,
+    table.c.completed_sequence,
+    table.c.signature,
+)
+_MUTABLE = ("state", "version", "policy_revision", "authorize_time", "completed_sequence", "signature")
+_FIND = select(*_COLUMNS).where(table.c.request_key.in_(bindparam("keys", expanding=True)))
+_FIND_AUTHORIZED = (
+    select(*_COLUMNS).where(table.c.state == "AUTHORIZED").order_by(table.c.sequence).limit(bindparam("most"))
+)
+_INSERT = insert(table)
+_UPDATE = (
+    update(table)
+    .where(table.c.sequence == bindparam("row"))
+    .values({name: bindparam(f"new_{name}") for name in _MUTABLE})
+)
+_OLDEST = select(table.c.sequence, table.c.state, table.c.expire_time).order_by(table.c.sequence)
+
+
+class SqlRequestTable:
+    """`RequestTable` of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def find(self, keys: Iterable[RequestKey]) -> dict[RequestKey, StoredRequest]:
+        texts = [_text(key) for key in keys]
+        if not texts:
+            return {}
+        return {row.key: row for row in map(_stored, self._connection.execute(_FIND, {"keys": texts}))}
+
+    def find_authorized(self, limit: int) -> list[StoredRequest]:
+        return [_stored(row) for row in self._connection.execute(_FIND_AUTHORIZED, {"most": limit})]
+
+    def insert(self, requests: Sequence[StoredRequest]) -> None:
+        if requests:
+            self._connection.execute(_INSERT, [_values(request) for request in requests])
+
+    def update(self, requests: Sequence[StoredRequest]) -> None:
+        if requests:
+            self._connection.execute(_UPDATE, [_changes(request) for request in requests])
+
+    def delete(self, sequences: Sequence[int]) -> None:
+        if sequences:
+            self._connection.execute(delete(table).where(table.c.sequence.in_(sequences)))
+
+    def delete_expired(self, now: Instant, limit: int) -> int:
+        # Rows lie in order of time, so the first one still wanted ends the search.
+        expired = []
+        for row in self._connection.execute(_OLDEST.limit(limit)):
+            if row.expire_time > now:
+                break
+            if row.state != RequestState.AUTHORIZED.value:
+                expired.append(row.sequence)
+        self.delete(expired)
+        return len(expired)
+
+
+def _text(key: RequestKey) -> str:
+    return f"{key.request_id}|{key.principal}"
+
+
+def _stored(row: Row[Any]) -> StoredRequest:
+    request_id, _, principal = row[0].partition("|")
+    return StoredRequest(RequestKey(principal, RequestId(request_id)), row[1], row[2], RequestState(row[3]), *row[4:])
+
+
+def _values(request: StoredRequest) -> dict[str, object]:
+    return {
+        "request_key": _text(request.key),
+        "sequence": request.sequence,
+        "fingerprint": request.fingerprint,
+        "expire_time": request.expire_time,
+    } | {name: _mutable(request, name) for name in _MUTABLE}
+
+
+def _changes(request: StoredRequest) -> dict[str, object]:
+    return {"row": request.sequence} | {f"new_{name}": _mutable(request, name) for name in _MUTABLE}
+
+
+def _mutable(request: StoredRequest, name: str) -> object:
+    return request.state.value if name == "state" else getattr(request, name)

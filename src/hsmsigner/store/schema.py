@@ -1,0 +1,112 @@
+"""Tables as they are after the newest migration. Columns are always named, never `SELECT *`."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData()
+
+# SQLite gives only INTEGER columns its fast row id.
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+# The one row that every commit reads and most commits write: where the log stands, and which epoch is in force.
+appliance = Table(
+    "appliance",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("log_size", BigInteger, nullable=False),
+    Column("log_edge", LargeBinary, nullable=False),
+    Column("last_leaf", LargeBinary, nullable=False),
+    Column("last_time", BigInteger, nullable=False),
+)
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    Column("record", LargeBinary, nullable=False),
+)
+
+policy_revisions = Table(
+    "policy_revisions",
+    metadata,
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("publish_time", BigInteger, nullable=False),
+    Column("publisher", String(512), nullable=False),
+    Column("comment", String(1000), nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", String(63), primary_key=True),
+    Column("algorithm", String(64), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    # NULL while the first version is being made.
+    Column("primary_number", Integer),
+    Column("principal", String(512), nullable=False),
+    Column("request_id", String(36), nullable=False),
+)
+
+key_versions = Table(
+    "key_versions",
+    metadata,
+    Column("key_id", String(63), ForeignKey("keys.key_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("cka_id", LargeBinary, nullable=False, unique=True),
+    Column("state", String(32), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    # NULL while the pair is being made.
+    Column("public_key", LargeBinary),
+    Column("local", Boolean, nullable=False),
+    Column("always_sensitive", Boolean, nullable=False),
+    Column("never_extractable", Boolean, nullable=False),
+)
+
+quota_usage = Table(
+    "quota_usage",
+    metadata,
+    Column("counter", String(1200), primary_key=True),
+    # (bucket number, count) pairs as JSON, oldest first.
+    Column("buckets", String, nullable=False),
+)
+
+sign_requests = Table(
+    "sign_requests",
+    metadata,
+    # Sequence of the first `sign.authorized`: rows are in order of time, so the oldest are found without an index.
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    # request_id and principal in one column: one index probe per request in `IN (...)`.
+    Column("request_key", String(560), nullable=False, unique=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("version", String(100), nullable=False),
+    Column("policy_revision", Integer, nullable=False),
+    Column("authorize_time", BigInteger, nullable=False),
+    Column("expire_time", BigInteger, nullable=False),
+    Column("completed_sequence", BigInteger, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+
+# Recovery's one question; holds only what is under way, so it stays small however large the table grows.
+Index(
+    "sign_requests_authorized",
+    sign_requests.c.sequence,
+    sqlite_where=sign_requests.c.state == "AUTHORIZED",
+    postgresql_where=sign_requests.c.state == "AUTHORIZED",
+)
