@@ -1,0 +1,1 @@
+"""The gRPC edge: who calls, what they ask, and how the answer is written. Servicers are thin."""

@@ -1,0 +1,181 @@
+"""Messages of the wire as values, and back. Every field is checked here, once."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+import google_crc32c
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from hsmsigner.api.status import to_status
+from hsmsigner.domain.algorithm import SigningAlgorithm, algorithm_named
+from hsmsigner.domain.formats import OutputFormat
+from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
+from hsmsigner.domain.key import Key, KeyVersion, parse_name
+from hsmsigner.domain.policy import InputKind
+from hsmsigner.domain.principal import Principal
+from hsmsigner.domain.public_key import to_jwk, to_pem
+from hsmsigner.domain.signing import check_labels, parse_request_id, signing_request
+from hsmsigner.errors import Reason, SignerError, invalid_field
+from hsmsigner.operations.jobs import Answer, Signed
+from hsmsigner.operations.sign import Asked
+from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
+
+MAX_PAGE = 1000
+_DEFAULT_PAGE = 100
+
+_FORMATS = {
+    number: OutputFormat(name.removeprefix("OUTPUT_FORMAT_"))
+    for name, number in signing_pb2.OutputFormat.items()
+    if number
+} | {signing_pb2.OUTPUT_FORMAT_UNSPECIFIED: OutputFormat.RAW}
+_ALGORITHMS = {name.removeprefix("SIGNING_ALGORITHM_"): number for name, number in resources_pb2.SigningAlgorithm.items()}
+_ALGORITHM_NAMES = {number: name for name, number in _ALGORITHMS.items() if number}
+
+# The same few keys are named in every request.
+_parse_name = lru_cache(maxsize=4096)(parse_name)
+
+
+class Converter:
+    """Conversions that depend on the appliance's settings."""
+
+    def __init__(self, message_limit: int, protection_level: str) -> None:
+        self._message_limit = message_limit
+        self._level = resources_pb2.ProtectionLevel.Value(f"PROTECTION_LEVEL_{protection_level}")
+
+    def asked(self, item: signing_pb2.SignRequest, principal: Principal, where: str = "") -> Asked:
+        """Check one SignRequest; `where` is put before field names, as in `requests[3].`.
+
+        Raises:
+            SignerError: INVALID_FIELD, CHECKSUM_MISMATCH, MESSAGE_TOO_LARGE.
+        """
+        name = _parse_name(item.name, f"{where}name")
+        request_id = parse_request_id(item.request_id, f"{where}request_id")
+        given = item.WhichOneof("input")
+        if given is None:
+            raise invalid_field(f"{where}input", "must be a `message` or a `digest`")
+        kind = InputKind(given)
+        body = item.message if kind is InputKind.MESSAGE else item.digest
+        self._check_body(item, body, where + given)
+        output_format = _FORMATS.get(item.output_format)
+        if output_format is None:
+            raise invalid_field(f"{where}output_format", "is not a format this appliance knows")
+        labels = item.labels
+        if labels:
+            check_labels(labels, f"{where}labels")
+        request = signing_request(principal, request_id, name, kind, body, output_format, labels)
+        return Asked(request, item.validate_only)
+
+    def _check_body(self, item: signing_pb2.SignRequest, body: bytes, field: str) -> None:
+        if not body:
+            raise invalid_field(field, "must not be empty")
+        if len(body) > self._message_limit:
+            message = f"{field}: has {len(body)} bytes; this appliance takes up to {self._message_limit}"
+            raise SignerError(Reason.MESSAGE_TOO_LARGE, message, field=field)
+        if not item.HasField("input_crc32c"):
+            raise invalid_field("input_crc32c", f"is required: the CRC32C of `{field}`")
+        if google_crc32c.value(body) != item.input_crc32c:
+            message = f"input_crc32c: does not fit `{field}`; it was damaged on the way, send it again"
+            raise SignerError(Reason.CHECKSUM_MISMATCH, message, field="input_crc32c")
+
+    def sign_response(self, signed: Signed, request_id: str) -> signing_pb2.SignResponse:
+        """Write a signature out."""
+        return signing_pb2.SignResponse(
+            name=str(signed.version.name),
+            request_id=request_id,
+            signature=signed.signature,
+            signature_crc32c=google_crc32c.value(signed.signature),
+            digest=signed.digest,
+            audit_sequence=signed.audit_sequence,
+            policy_revision=signed.policy_revision,
+            protection_level=self._level,
+            algorithm=_algorithm(signed.version.algorithm),
+            authorize_time=timestamp(signed.authorize_time),
+        )
+
+    def sign_result(self, answer: Answer, request_id: str) -> signing_pb2.SignResult:
+        """Write one item's outcome out."""
+        if isinstance(answer, SignerError):
+            return signing_pb2.SignResult(request_id=request_id, error=to_status(answer))
+        return signing_pb2.SignResult(request_id=request_id, response=self.sign_response(answer, request_id))
+
+    def key_version(self, version: KeyVersion) -> resources_pb2.KeyVersion:
+        """Write a key version out."""
+        return resources_pb2.KeyVersion(
+            name=str(version.name),
+            state=resources_pb2.KeyState.Value(f"KEY_STATE_{version.state.value}"),
+            algorithm=_algorithm(version.algorithm),
+            protection_level=self._level,
+            create_time=timestamp(version.create_time),
+            cka_id=version.cka_id,
+            local=version.local,
+            always_sensitive=version.always_sensitive,
+            never_extractable=version.never_extractable,
+        )
+
+    def key(self, key: Key) -> resources_pb2.Key:
+        """Write a key out."""
+        return resources_pb2.Key(
+            name=str(key.name),
+            algorithm=_algorithm(key.algorithm),
+            create_time=timestamp(key.create_time),
+            primary=self.key_version(key.primary),
+        )
+
+
+def public_key(version: KeyVersion) -> resources_pb2.PublicKey:
+    """Write a public key out."""
+    jwk = to_jwk(version)
+    return resources_pb2.PublicKey(
+        name=str(version.name),
+        algorithm=_algorithm(version.algorithm),
+        state=resources_pb2.KeyState.Value(f"KEY_STATE_{version.state.value}"),
+        der=version.public_key,
+        der_crc32c=google_crc32c.value(version.public_key),
+        pem=to_pem(version.public_key),
+        jwk="" if jwk is None else json.dumps(jwk, separators=(",", ":")),
+    )
+
+
+def wanted_algorithm(request: keys_pb2.CreateKeyRequest) -> SigningAlgorithm:
+    """The algorithm of a CreateKeyRequest.
+
+    Raises:
+        SignerError: ALGORITHM_NOT_SUPPORTED.
+    """
+    return algorithm_named(_ALGORITHM_NAMES.get(request.algorithm, f"number {request.algorithm}"))
+
+
+def timestamp(instant: Instant) -> Timestamp:
+    """An instant as google.protobuf.Timestamp."""
+    seconds, micros = divmod(instant, MICROSECONDS_PER_SECOND)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)
+
+
+def page_size(size: int) -> int:
+    """A page size as asked for, or the usual one (AIP-158).
+
+    Raises:
+        SignerError: INVALID_FIELD.
+    """
+    if not 0 <= size <= MAX_PAGE:
+        raise invalid_field("page_size", f"must be 1-{MAX_PAGE}, or 0 for {_DEFAULT_PAGE}")
+    return size or _DEFAULT_PAGE
+
+
+def page_start(token: str) -> int:
+    """The position a page token stands for; it is ours, so anything else was not taken from an answer.
+
+    Raises:
+        SignerError: INVALID_FIELD.
+    """
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) <= 18):
+        raise invalid_field("page_token", "must be empty or taken from the previous answer")
+    return int(token)
+
+
+def _algorithm(algorithm: SigningAlgorithm) -> resources_pb2.SigningAlgorithm.ValueType:
+    return _ALGORITHMS[algorithm.name]

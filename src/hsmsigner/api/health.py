@@ -1,0 +1,64 @@
+"""grpc.health.v1, per service: true only while the token answers and the log can be written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio
+
+from hsmsigner.errors import SignerError
+from hsmsigner.operations.ports import Token
+
+_log = logging.getLogger(__name__)
+
+# Which services need the token; all need the log. The empty name is the whole appliance.
+NEEDS_TOKEN = {
+    "": True,
+    "hsmsigner.v1.SigningService": True,
+    "hsmsigner.v1.KeyService": True,
+    "hsmsigner.v1.PolicyService": False,
+    "hsmsigner.v1.AuditService": False,
+}
+CHECK_EVERY_S = 1.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """Looks at token and log every second and sets the statuses that clients and orchestrators read."""
+
+    def __init__(self, token: Token, can_record: Callable[[], bool]) -> None:
+        self._token = token
+        self._can_record = can_record
+        self._shown: dict[str, bool] = {}
+        self.servicer = aio.HealthServicer()
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        while True:
+            await self.check()
+            await asyncio.sleep(CHECK_EVERY_S)
+
+    async def check(self) -> None:
+        """Look once."""
+        has_token, has_log = await self._token_answers(), self._can_record()
+        for service, needs_token in NEEDS_TOKEN.items():
+            is_serving = has_log and (has_token or not needs_token)
+            if self._shown.get(service) != is_serving:
+                self._shown[service] = is_serving
+                await self.servicer.set(service, _SERVING if is_serving else _NOT_SERVING)
+                _log.info("health", extra={"service": service or "(all)", "serving": is_serving})
+
+    async def leave(self) -> None:
+        """Say NOT_SERVING for good: the appliance is stopping."""
+        await self.servicer.enter_graceful_shutdown()
+
+    async def _token_answers(self) -> bool:
+        try:
+            await self._token.status()
+        except SignerError:
+            return False
+        return True

@@ -1,0 +1,110 @@
+"""The gRPC server of one frontend: services, limits, TLS, and stopping without losing an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hsmsigner.api.audit import AuditServicer
+from hsmsigner.api.authn import Authenticator
+from hsmsigner.api.convert import Converter
+from hsmsigner.api.health import Health
+from hsmsigner.api.interceptors import Edge
+from hsmsigner.api.keys import KeyServicer
+from hsmsigner.api.policy import PolicyServicer
+from hsmsigner.api.signing import SigningServicer
+from hsmsigner.api.tls import CertificateFiles
+from hsmsigner.config import Settings
+from hsmsigner.errors import ConfigurationError
+from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.keys import Keys
+from hsmsigner.operations.policy import Policies
+from hsmsigner.operations.sign import Signing
+from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing_pb2_grpc
+
+# One frame of a batch may carry many messages; beyond this a client must send smaller frames.
+_MAX_REQUEST_BYTES = 65 * 2**20
+_SERVICES = ("SigningService", "KeyService", "PolicyService", "AuditService")
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What the services call."""
+
+    signing: Signing
+    keys: Keys
+    policies: Policies
+    audit: Audit
+
+
+class ApiServer:
+    """Listens, serves, and stops in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        use_cases: UseCases,
+        authenticator: Authenticator,
+        certificates: CertificateFiles,
+        health: Health,
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._draining = asyncio.Event()
+        self._server = grpc.aio.server(interceptors=[Edge(authenticator)], options=_options(settings))
+        self._add_services(use_cases, authenticator)
+        self._credentials = certificates.server_credentials()
+
+    async def start(self) -> str:
+        """Listen; returns host:port as it really is.
+
+        Raises:
+            ConfigurationError: the port is taken or the address is not ours.
+        """
+        listen = self._settings.listen
+        try:
+            port = self._server.add_secure_port(listen, self._credentials)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"cannot listen on {listen}: the port is taken or the address is not of this machine; "
+                "stop what listens there or change `listen`"
+            ) from error
+        await self._server.start()
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    async def stop(self) -> None:
+        """Take no new calls, answer what was taken in, then close; what takes longer than the grace is cut."""
+        self._draining.set()
+        await self._health.leave()
+        await self._server.stop(self._settings.limits.stop_grace_s)
+
+    def _add_services(self, use_cases: UseCases, authenticator: Authenticator) -> None:
+        settings, server = self._settings, self._server
+        converter = Converter(settings.limits.message_bytes, settings.token.protection_level)
+        signing = SigningServicer(use_cases.signing, use_cases.keys, converter, authenticator, self._draining)
+        signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, server)
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(use_cases.keys, converter), server)
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(use_cases.policies), server)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases.audit), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        if settings.reflection:
+            names = [f"hsmsigner.v1.{service}" for service in _SERVICES]
+            names += [health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, server)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max(_MAX_REQUEST_BYTES, settings.limits.message_bytes + 2**16)),
+        ("grpc.max_send_message_length", _MAX_REQUEST_BYTES),
+        # Without it a second server could share the port unnoticed, and half of the calls would go there.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_connection_idle_ms", 3_600_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

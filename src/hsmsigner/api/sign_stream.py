@@ -1,0 +1,96 @@
+"""One StreamSign stream: frames in, frames out, each answer as soon as its record is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from hsmsigner.api.authn import Authenticator, Caller, current_caller
+from hsmsigner.api.convert import Converter
+from hsmsigner.errors import SignerError, invalid_field
+from hsmsigner.operations.jobs import Answer
+from hsmsigner.operations.sign import MAX_BATCH, Asked, Signing
+from hsmsigner.pb import signing_pb2
+
+# Beyond this many unanswered the stream is not read: HTTP/2 flow control then holds the client back.
+MAX_UNANSWERED = 4096
+_MAX_FRAME = 512
+
+
+class SignStream:
+    """Reads in one task, answers in another; `_ready` is what the answers' callbacks have left for the writer."""
+
+    def __init__(
+        self, signing: Signing, converter: Converter, authenticator: Authenticator, draining: asyncio.Event
+    ) -> None:
+        self._signing = signing
+        self._converter = converter
+        self._authenticator = authenticator
+        self._draining = draining
+        self._ready: deque[tuple[str, Answer]] = deque()
+        self._unanswered = 0
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def serve(
+        self, requests: AsyncIterator[signing_pb2.StreamSignRequest]
+    ) -> AsyncIterator[signing_pb2.StreamSignResponse]:
+        """Answer frames until the client has half-closed (or the appliance stops) and all is answered.
+
+        Raises:
+            SignerError: the frame itself is wrong, or the certificate is no longer good; ends the stream.
+        """
+        reading = asyncio.create_task(self._read(requests, current_caller()))
+        stopping = asyncio.create_task(self._draining.wait())
+        for task in (reading, stopping):
+            task.add_done_callback(lambda _: self._changed.set())
+        try:
+            while self._ready or self._unanswered or not (reading.done() or stopping.done()):
+                await self._changed.wait()
+                self._changed.clear()
+                while self._ready:
+                    yield self._frame()
+            if reading.done():
+                reading.result()
+        finally:
+            # A client that goes away leaves its authorized requests to be signed and recorded; a retry finds them.
+            reading.cancel()
+            stopping.cancel()
+
+    async def _read(self, requests: AsyncIterator[signing_pb2.StreamSignRequest], caller: Caller) -> None:
+        async for frame in requests:
+            self._authenticator.recheck(caller)
+            if not 1 <= len(frame.requests) <= MAX_BATCH:
+                raise invalid_field("requests", f"must have 1-{MAX_BATCH} items, not {len(frame.requests)}")
+            self._start(frame, caller)
+            await self._room.wait()
+
+    def _start(self, frame: signing_pb2.StreamSignRequest, caller: Caller) -> None:
+        good: list[Asked] = []
+        ids: list[str] = []
+        for index, item in enumerate(frame.requests):
+            self._unanswered += 1
+            try:
+                good.append(self._converter.asked(item, caller.principal, f"requests[{index}]."))
+                ids.append(item.request_id)
+            except SignerError as error:
+                self._answer(item.request_id, error)
+        for request_id, future in zip(ids, self._signing.start(good, None), strict=True):
+            future.add_done_callback(lambda done, request_id=request_id: self._answer(request_id, done.result()))  # type: ignore[misc]
+        if self._unanswered >= MAX_UNANSWERED:
+            self._room.clear()
+
+    def _answer(self, request_id: str, answer: Answer) -> None:
+        self._ready.append((request_id, answer))
+        self._changed.set()
+
+    def _frame(self) -> signing_pb2.StreamSignResponse:
+        taken = [self._ready.popleft() for _ in range(min(len(self._ready), _MAX_FRAME))]
+        self._unanswered -= len(taken)
+        if self._unanswered < MAX_UNANSWERED:
+            self._room.set()
+        return signing_pb2.StreamSignResponse(
+            results=[self._converter.sign_result(answer, request_id) for request_id, answer in taken]
+        )

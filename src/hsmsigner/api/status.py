@@ -1,0 +1,89 @@
+"""Reasons as gRPC statuses: the one place where errors are translated (google.rpc.Status, AIP-193)."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+
+from hsmsigner.errors import ERROR_DOMAIN, Reason, SignerError
+
+_Code = grpc.StatusCode
+
+# UNAVAILABLE is retried by clients on their own (AIP-194): only where a retry with the same request_id is safe.
+CODES: dict[Reason, grpc.StatusCode] = {
+    Reason.INVALID_FIELD: _Code.INVALID_ARGUMENT,
+    Reason.CHECKSUM_MISMATCH: _Code.INVALID_ARGUMENT,
+    Reason.MESSAGE_TOO_LARGE: _Code.INVALID_ARGUMENT,
+    Reason.FORMAT_NOT_SUPPORTED: _Code.INVALID_ARGUMENT,
+    Reason.ALGORITHM_NOT_SUPPORTED: _Code.INVALID_ARGUMENT,
+    Reason.POLICY_INVALID: _Code.INVALID_ARGUMENT,
+    Reason.UNAUTHENTICATED: _Code.UNAUTHENTICATED,
+    Reason.KEY_NOT_FOUND_OR_FORBIDDEN: _Code.PERMISSION_DENIED,
+    Reason.FORBIDDEN: _Code.PERMISSION_DENIED,
+    Reason.INPUT_NOT_ALLOWED: _Code.PERMISSION_DENIED,
+    Reason.NO_KEY_POLICY: _Code.PERMISSION_DENIED,
+    Reason.QUOTA_EXCEEDED: _Code.RESOURCE_EXHAUSTED,
+    Reason.POLICY_LOCKOUT: _Code.FAILED_PRECONDITION,
+    Reason.BATCH_ABORTED: _Code.ABORTED,
+    Reason.KEY_NOT_ACTIVE: _Code.FAILED_PRECONDITION,
+    Reason.KEY_EXISTS: _Code.ALREADY_EXISTS,
+    Reason.KEY_NOT_PROTECTED: _Code.FAILED_PRECONDITION,
+    Reason.REQUEST_ID_REUSED: _Code.ALREADY_EXISTS,
+    Reason.REVISION_CHANGED: _Code.ABORTED,
+    Reason.REQUEST_IN_PROGRESS: _Code.UNAVAILABLE,
+    Reason.QUEUE_FULL: _Code.RESOURCE_EXHAUSTED,
+    Reason.SHUTTING_DOWN: _Code.UNAVAILABLE,
+    Reason.DEADLINE_PASSED: _Code.DEADLINE_EXCEEDED,
+    Reason.TOKEN_UNAVAILABLE: _Code.UNAVAILABLE,
+    Reason.TOKEN_REFUSED: _Code.FAILED_PRECONDITION,
+    Reason.SIGNATURE_INTERRUPTED: _Code.UNAVAILABLE,
+    Reason.SIGNATURE_INVALID: _Code.DATA_LOSS,
+    Reason.KEY_UNHEALTHY: _Code.UNAVAILABLE,
+    Reason.AUDIT_UNAVAILABLE: _Code.UNAVAILABLE,
+    Reason.INTERNAL: _Code.INTERNAL,
+}
+
+_PRECONDITIONS = frozenset(
+    {Reason.KEY_NOT_ACTIVE, Reason.KEY_NOT_PROTECTED, Reason.POLICY_LOCKOUT, Reason.TOKEN_REFUSED}
+)
+
+
+def grpc_code(reason: Reason) -> grpc.StatusCode:
+    """The gRPC code of a reason."""
+    return CODES[reason]
+
+
+def to_status(error: SignerError) -> Status:
+    """The whole error as google.rpc.Status: ErrorInfo always, and the details that fit the reason."""
+    code: int = CODES[error.reason].value[0]
+    status = Status(code=code, message=error.message)
+    parts: list[Message] = [details.ErrorInfo(reason=error.reason.value, domain=ERROR_DOMAIN, metadata=error.metadata)]
+    if error.field is not None:
+        parts.append(
+            details.BadRequest(
+                field_violations=[details.BadRequest.FieldViolation(field=error.field, description=error.message)]
+            )
+        )
+    if error.reason is Reason.QUOTA_EXCEEDED:
+        subject = error.metadata.get("rule", "")
+        parts.append(
+            details.QuotaFailure(
+                violations=[details.QuotaFailure.Violation(subject=subject, description=error.message)]
+            )
+        )
+    if error.reason in _PRECONDITIONS:
+        violation = details.PreconditionFailure.Violation(type=error.reason.value, description=error.message)
+        parts.append(details.PreconditionFailure(violations=[violation]))
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromMicroseconds(max(0, round(error.retry_after_s * 1e6)))
+        parts.append(details.RetryInfo(retry_delay=delay))
+    for part in parts:
+        packed = AnyMessage()
+        packed.Pack(part)
+        status.details.append(packed)
+    return status

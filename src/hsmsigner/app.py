@@ -1,0 +1,203 @@
+"""Composition root: builds the processes of the appliance from their parts. Only this file wires.
+
+Run by the supervisor as `python -m hsmsigner.app frontend --config FILE` or `... token-worker --config FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from hsmsigner.config import Settings, load_settings
+from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.positioned_yaml import DocumentError
+from hsmsigner.errors import ConfigurationError, SignerError
+from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.committer import Committer, CommitterLimits
+from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.keys import Keys
+from hsmsigner.operations.policy import Policies, publish_first
+from hsmsigner.operations.recovery import interrupt_dangling, record_start
+from hsmsigner.operations.sign import Signing
+from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, die_with_supervisor, harden_process
+from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
+from hsmsigner.telemetry import configure_logging
+from hsmsigner.token.client import TokenClient
+
+_log = logging.getLogger(__name__)
+
+_REFRESH_EVERY_S = 1.0
+_RETRY_EVERY_S = 1.0
+
+
+def wall_clock() -> Instant:
+    """Now, as the machine's clock has it."""
+    return Instant(time.time_ns() // 1000)
+
+
+async def run_frontend(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was authorized.
+
+    Raises:
+        ConfigurationError: the appliance cannot start as it is set up.
+        SignerError: AUDIT_UNAVAILABLE, the store cannot be opened.
+        LogDamagedError: the store's log does not end as it was written.
+    """
+    # Imported here: the token worker's process has no use for gRPC.
+    from hsmsigner.api.authn import Authenticator
+    from hsmsigner.api.health import Health
+    from hsmsigner.api.server import ApiServer, UseCases
+    from hsmsigner.api.tls import CertificateFiles
+
+    stopping = _stop_signal()
+    certificates = CertificateFiles(settings.tls)
+    store, governance = SqlStore(settings.store_url), GovernanceCache()
+    await _start_store(store, governance, settings)
+    token = TokenClient(settings.token_socket)
+    limits = settings.limits
+    committer = Committer(
+        store,
+        token,
+        governance,
+        wall_clock,
+        CommitterLimits(limits.queue, limits.queue_bytes, limits.request_retention_s),
+    )
+    keys = Keys(store, token, governance, wall_clock)
+    health = Health(token, lambda: committer.can_record)
+    use_cases = UseCases(
+        Signing(committer), keys, Policies(store, governance, wall_clock), Audit(store, governance)
+    )
+    server = ApiServer(
+        settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health
+    )
+    await token.start()
+    background = _Background(stopping)
+    background.start(committer.run())
+    background.start(_finish_pending(keys))
+    background.start(health.run())
+    background.start(_refresh(certificates))
+    _write_address(settings.address_file, await server.start())
+    gc.freeze()
+    await stopping.wait()
+    await server.stop()
+    settings.address_file.unlink(missing_ok=True)
+    committer.stop()
+    await background.finish()
+    await token.close()
+    await store.close()
+
+
+async def _start_store(store: SqlStore, governance: GovernanceCache, settings: Settings) -> None:
+    await store.reopen()
+    try:
+        await publish_first(store, wall_clock, settings.policy.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the policy {settings.policy}: {error.strerror}") from error
+    except DocumentError as error:
+        raise ConfigurationError(f"the policy {settings.policy} has faults:\n{error}") from error
+    interrupted = await interrupt_dangling(store, wall_clock)
+    await record_start(store, wall_clock, version("hsmsigner"), interrupted)
+    await governance.reload(store)
+
+
+async def _finish_pending(keys: Keys) -> None:
+    while True:
+        try:
+            await keys.finish_pending()
+        except SignerError as error:
+            _log.info("half-made keys have to wait: %s", error.message)
+            await asyncio.sleep(_RETRY_EVERY_S)
+        else:
+            return
+
+
+async def _refresh(certificates: Any) -> None:
+    while True:
+        await asyncio.sleep(_REFRESH_EVERY_S)
+        certificates.refresh()
+
+
+class _Background:
+    """Tasks beside the server. One that fails stops the frontend: the supervisor starts a whole one."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    async def finish(self) -> None:
+        """Wait for the committer, which was told to stop; cancel the others; raise what went wrong."""
+        committer, *others = self._tasks
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        await committer
+        for task in others:
+            if not task.cancelled():
+                task.result()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("a part of the frontend failed; it stops to be started anew", exc_info=task.exception())
+            self._stopping.set()
+
+
+def _stop_signal() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _write_address(path: Path, address: str) -> None:
+    # Renamed into place: whoever waits for the file never reads half an address.
+    waiting = path.with_suffix(".new")
+    waiting.write_text(address + "\n")
+    waiting.replace(path)
+    _log.info("serving", extra={"address": address})
+
+
+def main() -> int:
+    """Run one process of the appliance; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hsmsigner.app")
+    parser.add_argument("role", choices=("frontend", "token-worker"))
+    parser.add_argument("--config", type=Path, required=True)
+    arguments = parser.parse_args()
+    harden_process()
+    die_with_supervisor()
+    os.umask(0o077)
+    try:
+        settings = load_settings(arguments.config)
+        configure_logging(settings.log.level, arguments.role)
+        if arguments.role == "token-worker":
+            from hsmsigner.token.worker import run_token_worker
+
+            return run_token_worker(settings)
+        uvloop.run(run_frontend(settings))
+    except (ConfigurationError, LogDamagedError) as error:
+        _log.error("%s", error)
+        return EXIT_CONFIGURATION
+    except SignerError as error:
+        _log.error("%s", error.message, exc_info=error)
+        return EXIT_RESTART
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
