@@ -35,11 +35,13 @@ from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, die_with_supervi
 from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
 from hsmsigner.telemetry import configure_logging
 from hsmsigner.token.client import TokenClient
+from hsmsigner.token.protocol import frame_limit
 
 _log = logging.getLogger(__name__)
 
 _REFRESH_EVERY_S = 1.0
 _RETRY_EVERY_S = 1.0
+_DEADLINE_MARGIN_S = 5.0
 
 
 def wall_clock() -> Instant:
@@ -65,8 +67,13 @@ async def run_frontend(settings: Settings) -> None:
     certificates = CertificateFiles(settings.tls)
     store, governance = SqlStore(settings.store_url), GovernanceCache()
     await _start_store(store, governance, settings)
-    token = TokenClient(settings.token_socket)
     limits = settings.limits
+    # Longer than the watchdog's, so that a hung call is first cut where the token is.
+    token = TokenClient(
+        settings.token_socket,
+        deadline_s=settings.token.call_timeout_s + _DEADLINE_MARGIN_S,
+        frame_limit=frame_limit(limits),
+    )
     committer = Committer(
         store,
         token,

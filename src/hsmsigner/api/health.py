@@ -23,6 +23,8 @@ NEEDS_TOKEN = {
     "hsmsigner.v1.AuditService": False,
 }
 CHECK_EVERY_S = 1.0
+# While something is missing, its return should be seen soon.
+RECHECK_EVERY_S = 0.1
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -40,7 +42,7 @@ class Health:
         """Check until cancelled."""
         while True:
             await self.check()
-            await asyncio.sleep(CHECK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S if self._shown[""] else RECHECK_EVERY_S)
 
     async def check(self) -> None:
         """Look once."""

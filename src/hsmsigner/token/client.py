@@ -1,0 +1,264 @@
+"""The frontend's end of the worker's socket: the `Token` port on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from hsmsigner.domain.algorithm import SigningAlgorithm
+from hsmsigner.domain.key import CkaId
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
+from hsmsigner.pb import token_pb2 as pb
+from hsmsigner.token.protocol import FrameConnection, encode_frame
+
+_LOGGER = logging.getLogger(__name__)
+
+_FIRST_DELAY_S = 0.02
+_LONGEST_DELAY_S = 0.5
+# A connection that lived this long was a good one: the next try comes at once.
+_GOOD_CONNECTION_S = 1.0
+_RETRY_AFTER_S = 1.0
+_FIND_TRIES = 3
+
+_STATUSES = {
+    pb.SIGN_STATUS_SIGNED: SignStatus.SIGNED,
+    pb.SIGN_STATUS_NOT_CALLED: SignStatus.NOT_CALLED,
+    pb.SIGN_STATUS_REFUSED: SignStatus.REFUSED,
+    pb.SIGN_STATUS_WRONG_SIGNATURE: SignStatus.WRONG_SIGNATURE,
+}
+
+
+class _NotSentError(Exception):
+    """Nothing reached the worker."""
+
+
+class _NoAnswerError(Exception):
+    """The call was sent, and what became of it is not known."""
+
+
+class TokenClient:
+    """One frontend's connection to the token worker; reconnects by itself. Used from one event loop.
+
+    `deadline_s` bounds each call, queueing in the worker included; a hung token is cut earlier, by the watchdog.
+    `frame_limit` is that of `protocol.frame_limit`, in bytes.
+    """
+
+    def __init__(self, path: Path, *, deadline_s: float, frame_limit: int) -> None:
+        self._path = path
+        self._deadline_s = deadline_s
+        self._frame_limit = frame_limit
+        self._connection: _ClientConnection | None = None
+        self._is_connected = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._next_id = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether a worker is at the other end now."""
+        return self._connection is not None and self._connection.is_open
+
+    async def start(self) -> None:
+        """Begin to connect, and go on for ever; does not wait for a worker."""
+        self._keeper = asyncio.create_task(self._keep_connected(), name="token-client")
+
+    async def wait_connected(self) -> None:
+        """Wait until a worker is there."""
+        await self._is_connected.wait()
+
+    async def close(self) -> None:
+        """Stop; calls under way end as if the connection were lost."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.transport.close()
+
+    async def sign(self, tasks: Sequence[SignTask]) -> list[SignOutcome]:
+        """See `operations.ports.Token.sign`."""
+        call = pb.WorkerCall()
+        _fill_sign_call(call.sign, tasks)
+        try:
+            answer = await self._call(call)
+        except _NotSentError as error:
+            return [SignOutcome(SignStatus.NOT_CALLED, cause=str(error))] * len(tasks)
+        except _NoAnswerError as error:
+            return [SignOutcome(SignStatus.UNKNOWN, cause=str(error))] * len(tasks)
+        outcomes = answer.sign.outcomes
+        if len(outcomes) != len(tasks):
+            return [SignOutcome(SignStatus.UNKNOWN, cause="the worker's answer does not fit the call")] * len(tasks)
+        return [_outcome(outcome) for outcome in outcomes]
+
+    async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
+        """See `operations.ports.Token.generate`."""
+        call = pb.WorkerCall(generate=pb.GenerateCall(cka_id=cka_id, label=label, algorithm=algorithm.name))
+        answer = await self._ask(call)
+        if answer.WhichOneof("answer") == "key_pair":
+            return _key_pair(answer.key_pair)
+        if answer.error.fault == pb.CALL_FAULT_ALGORITHM_UNSUPPORTED:
+            there = ", ".join(sorted((await self.status()).algorithms))
+            raise SignerError(
+                Reason.ALGORITHM_NOT_SUPPORTED, f"the token has no {algorithm.name}; it has {there}", field="algorithm"
+            )
+        if answer.error.fault == pb.CALL_FAULT_KEY_NOT_PROTECTED:
+            raise SignerError(
+                Reason.KEY_NOT_PROTECTED, "the token made a key that could leave it; the key was destroyed again"
+            )
+        raise _unavailable("generating the key", answer.error.cause)
+
+    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:
+        """See `operations.ports.Token.find`. A worker that cannot be sure ends; then the fresh one is asked."""
+        cause = ""
+        for _ in range(_FIND_TRIES):
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    await self.wait_connected()
+                call = pb.WorkerCall(find=pb.FindCall(cka_id=cka_id, algorithm=algorithm.name))
+                answer = await self._call(call)
+            except TimeoutError:
+                cause = "no worker came"
+                break
+            except (_NotSentError, _NoAnswerError) as error:
+                cause = str(error)
+                continue
+            if answer.WhichOneof("answer") == "key_pair":
+                return _key_pair(answer.key_pair)
+            cause = answer.error.cause
+            if answer.error.fault == pb.CALL_FAULT_NO_SUCH_KEY:
+                return None
+            if answer.error.fault != pb.CALL_FAULT_TOKEN_FAILED:
+                break
+            await self._until_replaced()
+        raise _unavailable("looking the key up", cause)
+
+    async def status(self) -> TokenStatus:
+        """See `operations.ports.Token.status`."""
+        answer = await self._ask(pb.WorkerCall(status=pb.StatusCall()))
+        if answer.WhichOneof("answer") != "status":
+            raise _unavailable("asking for its status", answer.error.cause)
+        status = answer.status
+        return TokenStatus(
+            status.token_label, status.token_serial, status.module_description, frozenset(status.algorithms)
+        )
+
+    async def _ask(self, call: pb.WorkerCall) -> pb.WorkerAnswer:
+        try:
+            return await self._call(call)
+        except (_NotSentError, _NoAnswerError) as error:
+            raise _unavailable("asking it", str(error)) from error
+
+    async def _call(self, call: pb.WorkerCall) -> pb.WorkerAnswer:
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            raise _NotSentError("no token worker is connected")
+        self._next_id += 1
+        call.id = self._next_id
+        frame = encode_frame(call)
+        if len(frame) > self._frame_limit:
+            raise _NotSentError(f"the call has {len(frame)} bytes, the worker takes {self._frame_limit}")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await connection.exchange(call.id, frame)
+        except TimeoutError as error:
+            raise _NoAnswerError(f"no answer within {self._deadline_s:g} s") from error
+
+    async def _until_replaced(self) -> None:
+        """Wait until the present worker has gone; it said that it would, so a deadline is only a guard."""
+        connection = self._connection
+        if connection is not None:
+            await asyncio.wait({connection.gone}, timeout=self._deadline_s)
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay_s = _FIRST_DELAY_S
+        while True:
+            since = loop.time()
+            try:
+                _, connection = await loop.create_unix_connection(
+                    lambda: _ClientConnection(self._frame_limit), str(self._path)
+                )
+            except OSError:
+                connection = None
+            if connection is not None:
+                self._connection = connection
+                self._is_connected.set()
+                await asyncio.wait({connection.gone})
+                self._is_connected.clear()
+                self._connection = None
+                _LOGGER.warning("the connection to the token worker was lost")
+            if loop.time() - since > _GOOD_CONNECTION_S:
+                delay_s = _FIRST_DELAY_S
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+
+
+class _ClientConnection(FrameConnection):
+    """One connection with the calls that wait for an answer on it. `gone` is done once it is lost."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._waiting: dict[int, asyncio.Future[pb.WorkerAnswer]] = {}
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def exchange(self, call_id: int, frame: bytes) -> pb.WorkerAnswer:
+        """Send one frame and wait for the answer with its id.
+
+        Raises:
+            _NoAnswerError: the connection was lost.
+        """
+        future: asyncio.Future[pb.WorkerAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting[call_id] = future
+        try:
+            self.transport.write(frame)
+            return await future
+        finally:
+            del self._waiting[call_id]
+
+    def frame_received(self, frame: bytes) -> None:
+        """Hand an answer to its call; one whose caller has gone is dropped."""
+        try:
+            answer = pb.WorkerAnswer.FromString(frame)
+        except DecodeError:
+            self.transport.abort()
+            return
+        future = self._waiting.get(answer.id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def closed(self) -> None:
+        """Fail whatever waits."""
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(_NoAnswerError("the connection to the token worker was lost"))
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+def _fill_sign_call(call: pb.SignCall, tasks: Sequence[SignTask]) -> None:
+    """Name each key once; batches mostly use few keys."""
+    indexes: dict[tuple[bytes, bytes, str], int] = {}
+    items = call.items
+    for task in tasks:
+        identity = (task.cka_id, task.public_key, task.algorithm.name)
+        index = indexes.get(identity)
+        if index is None:
+            index = indexes[identity] = len(indexes)
+            call.keys.add(cka_id=task.cka_id, public_key=task.public_key, algorithm=task.algorithm.name)
+        items.add(key=index, data=task.data)
+
+
+def _outcome(outcome: pb.SignOutcome) -> SignOutcome:
+    return SignOutcome(_STATUSES.get(outcome.status, SignStatus.UNKNOWN), outcome.signature, outcome.cause)
+
+
+def _key_pair(pair: pb.KeyPair) -> TokenKeyPair:
+    return TokenKeyPair(pair.public_key, pair.local, pair.always_sensitive, pair.never_extractable)
+
+
+def _unavailable(doing: str, cause: str) -> SignerError:
+    _LOGGER.warning("the token failed %s: %s", doing, cause)
+    return SignerError(Reason.TOKEN_UNAVAILABLE, f"the token is not available ({doing})", retry_after_s=_RETRY_AFTER_S)

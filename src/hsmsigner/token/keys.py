@@ -1,0 +1,143 @@
+"""Generate key pairs on the token and read back what it says of them. Writes to the token go one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from threading import Lock
+
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.exceptions import (
+    AttributeTypeInvalid,
+    AttributeValueInvalid,
+    DomainParamsInvalid,
+    KeySizeRange,
+    MechanismInvalid,
+    PKCS11Error,
+    TemplateInconsistent,
+)
+from pkcs11.types import Object
+
+from hsmsigner.domain.algorithm import KeyKind
+from hsmsigner.operations.ports import TokenKeyPair
+from hsmsigner.token.faults import KeyMissingError, KeyRefusedError, TokenError
+from hsmsigner.token.mechanism import SIGN_AND_VERIFY, TokenMechanism
+from hsmsigner.token.public_key import public_key_info
+from hsmsigner.token.sessions import TokenSession
+
+_LOGGER = logging.getLogger(__name__)
+
+# How tokens say that they do not know an attribute of a template.
+_TEMPLATE_FAULTS = (AttributeTypeInvalid, AttributeValueInvalid, TemplateInconsistent)
+_CKR_CURVE_NOT_SUPPORTED = "0x140"
+
+
+class AlgorithmUnsupportedError(Exception):
+    """The token has no mechanism, curve or size for it."""
+
+
+class KeyNotProtectedError(Exception):
+    """The new private key was not LOCAL, ALWAYS_SENSITIVE and NEVER_EXTRACTABLE; the pair was destroyed again."""
+
+
+class KeyIdTakenError(Exception):
+    """The token has something with that CKA_ID; two keys with one would make signing a matter of chance."""
+
+
+class TokenKeys:
+    """Key pairs of one token, through whatever session the caller's thread owns."""
+
+    def __init__(self) -> None:
+        # SoftHSM answers concurrent writers with GENERAL_ERROR even when it locks (facts 0.3).
+        self._writing = Lock()
+
+    def generate(self, session: TokenSession, cka_id: bytes, label: str, row: TokenMechanism) -> TokenKeyPair:
+        """Generate a pair: SIGN only, SENSITIVE, not EXTRACTABLE, bound to its mechanism where the token can.
+
+        Raises:
+            KeyIdTakenError, AlgorithmUnsupportedError, KeyNotProtectedError: nothing new is on the token.
+            TokenError: the pair may or may not exist.
+        """
+        with self._writing:
+            if session.find(ObjectClass.PRIVATE_KEY, cka_id) or session.find(ObjectClass.PUBLIC_KEY, cka_id):
+                raise KeyIdTakenError(f"CKA_ID {cka_id.hex()} is taken")
+            try:
+                public, private = _generate(session, cka_id, label, row)
+                pair = _described(public, private, row)
+            except PKCS11Error as error:
+                raise TokenError.from_binding("C_GenerateKeyPair", error) from error
+            if not (pair.local and pair.always_sensitive and pair.never_extractable and _is_sensitive(private)):
+                _destroy(public, private)
+                raise KeyNotProtectedError("the new key was not LOCAL, ALWAYS_SENSITIVE and NEVER_EXTRACTABLE")
+            return pair
+
+    def describe(self, session: TokenSession, cka_id: bytes, row: TokenMechanism) -> TokenKeyPair:
+        """Read a pair back.
+
+        Raises:
+            KeyMissingError: the token shows no private or no public key with that CKA_ID.
+            KeyRefusedError: it shows several, or one of another algorithm.
+            TokenError: the token could not be asked.
+        """
+        privates = session.find(ObjectClass.PRIVATE_KEY, cka_id)
+        publics = session.find(ObjectClass.PUBLIC_KEY, cka_id)
+        if not privates or not publics:
+            raise KeyMissingError(f"the token shows no key pair with CKA_ID {cka_id.hex()}")
+        if len(privates) > 1 or len(publics) > 1:
+            raise KeyRefusedError(f"several objects of one class have CKA_ID {cka_id.hex()}")
+        try:
+            return _described(publics[0], privates[0], row)
+        except PKCS11Error as error:
+            raise TokenError.from_binding("C_GetAttributeValue", error) from error
+
+
+def _generate(session: TokenSession, cka_id: bytes, label: str, row: TokenMechanism) -> tuple[Object, Object]:
+    for with_optional in (True, False):
+        try:
+            public, private = session.binding.generate_keypair(
+                row.key_type,
+                row.algorithm.size if row.algorithm.kind is KeyKind.RSA else None,
+                id=cka_id,
+                label=label,
+                store=True,
+                capabilities=SIGN_AND_VERIFY,
+                mechanism=row.generation,
+                public_template=row.public_template(with_optional=with_optional),
+                private_template=row.private_template(with_optional=with_optional),
+            )
+        except (MechanismInvalid, DomainParamsInvalid, KeySizeRange) as error:
+            raise AlgorithmUnsupportedError(f"{row.algorithm.name}: {type(error).__name__}") from error
+        except _TEMPLATE_FAULTS:
+            # The worker holds to the algorithm even where the token does not.
+            if not with_optional:
+                raise
+        except PKCS11Error as error:
+            if _CKR_CURVE_NOT_SUPPORTED in str(error):
+                raise AlgorithmUnsupportedError(f"{row.algorithm.name}: the curve is not supported") from error
+            raise
+        else:
+            return public, private
+    raise AlgorithmUnsupportedError(row.algorithm.name)
+
+
+def _described(public: Object, private: Object, row: TokenMechanism) -> TokenKeyPair:
+    return TokenKeyPair(
+        public_key=public_key_info(public, row),
+        local=bool(private[Attribute.LOCAL]),
+        always_sensitive=bool(private[Attribute.ALWAYS_SENSITIVE]),
+        never_extractable=bool(private[Attribute.NEVER_EXTRACTABLE]),
+    )
+
+
+def _is_sensitive(private: Object) -> bool:
+    return bool(private[Attribute.SENSITIVE]) and not private[Attribute.EXTRACTABLE]
+
+
+def _destroy(public: Object, private: Object) -> None:
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(public.destroy)
+            private.destroy()
+    except PKCS11Error as error:
+        _LOGGER.exception("an unprotected key pair could not be destroyed again")
+        raise TokenError.from_binding("C_DestroyObject", error) from error

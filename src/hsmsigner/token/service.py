@@ -1,0 +1,137 @@
+"""What a worker answers to each call. Runs jobs on the pool; an answer may come from any of its threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hsmsigner.operations.ports import TokenKeyPair
+from hsmsigner.pb import token_pb2 as pb
+from hsmsigner.token.batch import SignBatch, not_called
+from hsmsigner.token.faults import KeyMissingError, KeyRefusedError, TokenError
+from hsmsigner.token.health import Health
+from hsmsigner.token.keys import AlgorithmUnsupportedError, KeyIdTakenError, KeyNotProtectedError, TokenKeys
+from hsmsigner.token.mechanism import MECHANISMS
+from hsmsigner.token.module import TokenModule
+from hsmsigner.token.pool import Job, TokenPool, Watch
+from hsmsigner.token.sessions import TokenSession
+
+Reply = Callable[[pb.WorkerAnswer], None]
+
+
+_GENERATE_FAULTS: dict[type[Exception], pb.CallFault.ValueType] = {
+    KeyIdTakenError: pb.CALL_FAULT_BAD_CALL,
+    AlgorithmUnsupportedError: pb.CALL_FAULT_ALGORITHM_UNSUPPORTED,
+    KeyNotProtectedError: pb.CALL_FAULT_KEY_NOT_PROTECTED,
+    KeyRefusedError: pb.CALL_FAULT_TOKEN_FAILED,
+}
+
+
+class TokenService:
+    """Answers calls. `submit` runs on one thread; `reply` is called once per call, from any thread."""
+
+    def __init__(self, module: TokenModule, algorithms: Sequence[str], pool: TokenPool, health: Health) -> None:
+        self._module = module
+        self._pool = pool
+        self._health = health
+        self._keys = TokenKeys()
+        # Those the token listed at start: mechanisms do not change while a module is initialised.
+        self._algorithms = algorithms
+
+    def submit(self, call: pb.WorkerCall, reply: Reply) -> None:
+        """Start on a call."""
+        kind = call.WhichOneof("call")
+        if kind == "sign":
+            self._sign(call, reply)
+        elif kind == "generate":
+            self._pool.submit(self._job(call, reply, self._generate))
+        elif kind == "find":
+            self._pool.submit(self._job(call, reply, self._find))
+        elif kind == "status":
+            self._pool.submit(self._job(call, reply, self._status))
+        else:
+            reply(_error(call, pb.CALL_FAULT_BAD_CALL, "the call names nothing to do"))
+
+    def refuse(self, call: pb.WorkerCall, cause: str) -> pb.WorkerAnswer:
+        """The answer to a call that will not be started."""
+        if call.WhichOneof("call") == "sign":
+            return _signed(call, [not_called(cause)] * len(call.sign.items))
+        return _error(call, pb.CALL_FAULT_TOKEN_FAILED, cause)
+
+    def _sign(self, call: pb.WorkerCall, reply: Reply) -> None:
+        if not call.sign.items:
+            reply(_signed(call, []))
+            return
+        batch = SignBatch(call.sign, self._health, lambda outcomes: reply(_signed(call, outcomes)))
+        for job in batch.jobs(self._pool.size):
+            self._pool.submit(job)
+
+    def _job(
+        self, call: pb.WorkerCall, reply: Reply, answer: Callable[[pb.WorkerCall, TokenSession], pb.WorkerAnswer]
+    ) -> Job:
+        def run(session: TokenSession, _watch: Watch) -> None:
+            if self._health.lost:
+                reply(self.refuse(call, f"the worker is ending: {self._health.lost}"))
+                return
+            try:
+                reply(answer(call, session))
+            except TokenError as error:
+                self._health.report(error)
+                reply(_error(call, pb.CALL_FAULT_TOKEN_FAILED, error.cause))
+
+        return run
+
+    def _generate(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
+        wanted = call.generate
+        if wanted.algorithm not in self._algorithms:
+            return _error(call, pb.CALL_FAULT_ALGORITHM_UNSUPPORTED, f"{wanted.algorithm[:80]!r}: no such mechanism")
+        if not wanted.cka_id:
+            return _error(call, pb.CALL_FAULT_BAD_CALL, "the CKA_ID is empty")
+        try:
+            pair = self._keys.generate(session, wanted.cka_id, wanted.label, MECHANISMS[wanted.algorithm])
+        except tuple(_GENERATE_FAULTS) as error:
+            return _error(call, _GENERATE_FAULTS[type(error)], str(error))
+        return _pair(call, pair)
+
+    def _find(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
+        cka_id = call.find.cka_id
+        row = MECHANISMS.get(call.find.algorithm)
+        if row is None or not cka_id:
+            return _error(call, pb.CALL_FAULT_BAD_CALL, f"{call.find.algorithm[:80]!r} or the CKA_ID is not valid")
+        try:
+            return _pair(call, self._keys.describe(session, cka_id, row))
+        except KeyRefusedError as error:
+            return _error(call, pb.CALL_FAULT_BAD_CALL, str(error))
+        except KeyMissingError as error:
+            session.check_alive()
+            if self._health.is_fresh:
+                return _error(call, pb.CALL_FAULT_NO_SUCH_KEY, str(error))
+            self._health.give_up(f"{error}; only a fresh process can tell")
+            return _error(call, pb.CALL_FAULT_TOKEN_FAILED, f"{error}; ask again")
+
+    def _status(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
+        session.check_alive()
+        status = pb.StatusAnswer(
+            token_label=self._module.label,
+            token_serial=self._module.serial,
+            module_description=self._module.description,
+            algorithms=self._algorithms,
+        )
+        return pb.WorkerAnswer(id=call.id, status=status)
+
+
+def _signed(call: pb.WorkerCall, outcomes: list[pb.SignOutcome]) -> pb.WorkerAnswer:
+    return pb.WorkerAnswer(id=call.id, sign=pb.SignAnswer(outcomes=outcomes))
+
+
+def _pair(call: pb.WorkerCall, pair: TokenKeyPair) -> pb.WorkerAnswer:
+    key_pair = pb.KeyPair(
+        public_key=pair.public_key,
+        local=pair.local,
+        always_sensitive=pair.always_sensitive,
+        never_extractable=pair.never_extractable,
+    )
+    return pb.WorkerAnswer(id=call.id, key_pair=key_pair)
+
+
+def _error(call: pb.WorkerCall, fault: pb.CallFault.ValueType, cause: str) -> pb.WorkerAnswer:
+    return pb.WorkerAnswer(id=call.id, error=pb.CallError(fault=fault, cause=cause))

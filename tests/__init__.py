@@ -1,0 +1,1 @@
+"""Tests tell the stories of the promises in docs/architecture.md."""

@@ -1,0 +1,173 @@
+"""One builder for a whole signer without its edge, and the one checker of what must hold after every scenario."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hsmsigner.domain.algorithm import algorithm_named
+from hsmsigner.domain.formats import OutputFormat
+from hsmsigner.domain.key import Key, KeyName, parse_name
+from hsmsigner.domain.policy import InputKind
+from hsmsigner.domain.principal import Principal
+from hsmsigner.domain.signing import RequestId, parse_request_id, signing_request
+from hsmsigner.operations.committer import Committer, CommitterLimits
+from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.jobs import Signed
+from hsmsigner.operations.keys import Keys
+from hsmsigner.operations.policy import Policies, publish_first
+from hsmsigner.operations.recovery import interrupt_dangling
+from hsmsigner.operations.sign import Asked, Signing
+from hsmsigner.store.unit_of_work import SqlStore
+from hsmsigner.transparency.merkle import RightEdge, leaf_hash
+from tests.fakes import FakeClock, FakeToken
+
+ENGINE = Principal("spiffe://test/settlement/engine-1")
+OTHER_ENGINE = Principal("spiffe://test/settlement/engine-2")
+OPERATOR = Principal("spiffe://test/ops/operator")
+STRANGER = Principal("spiffe://test/unknown/stranger")
+
+POLICY = """
+version: 1
+groups: {engines: ["spiffe://test/settlement/*"], ops: ["spiffe://test/ops/*"]}
+grants:
+  - {principals: [group:engines], keys: ["keys/settlement-*"], rights: [sign, sign_digest, get_public_key]}
+  - {principals: [group:ops], keys: ["**"], rights: [create_key, read_audit, publish_policy, get_public_key]}
+keys:
+  - match: keys/settlement-*
+    inputs: [message, digest]
+    quotas:
+      - {id: burst, count: 5, per: 10s, by: [principal]}
+      - {id: day, count: 20, per: 1d}
+"""
+
+
+@dataclass
+class Signer:
+    """A whole signer on one store; `restart` makes another on the same store, as after kill -9."""
+
+    folder: Path
+    policy: str = POLICY
+    clock: FakeClock = field(default_factory=FakeClock)
+    token: FakeToken = field(default_factory=FakeToken)
+    limits: CommitterLimits = field(default_factory=CommitterLimits)
+    store_class: Callable[[str], SqlStore] = SqlStore
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "store.sqlite3"
+
+    async def start(self) -> None:
+        self.store = self.store_class(f"sqlite:///{self.database}")
+        self.governance = GovernanceCache()
+        await self.store.reopen()
+        await publish_first(self.store, self.clock, self.policy.encode())
+        self.interrupted = await interrupt_dangling(self.store, self.clock)
+        await self.governance.reload(self.store)
+        self.committer = Committer(self.store, self.token, self.governance, self.clock, self.limits)
+        self.signing = Signing(self.committer)
+        self.keys = Keys(self.store, self.token, self.governance, self.clock)
+        self.policies = Policies(self.store, self.governance, self.clock)
+        self._loop = asyncio.create_task(self.committer.run())
+
+    async def stop(self) -> None:
+        self.committer.stop()
+        await self._loop
+        await self.store.close()
+
+    async def die(self) -> None:
+        """As kill -9 looks to the store: nothing more is written, nothing is tidied up."""
+        self._loop.cancel()
+        await asyncio.gather(self._loop, return_exceptions=True)
+        await self.store.close()
+
+    async def create_key(self, key_id: str = "settlement-eu", algorithm: str = "ECDSA_P256_SHA256") -> Key:
+        return await self.keys.create(OPERATOR, KeyName(key_id), algorithm_named(algorithm), fresh_id())
+
+    async def sign(self, message: bytes = b"pay", **options: object) -> Signed:
+        return await self.signing.sign(asked(message, **options), None)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def make_signer(folder: Path, **options: object) -> AsyncIterator[Signer]:
+    """A running signer with no key yet; checks the invariants when it ends."""
+    signer = Signer(folder, **options)  # type: ignore[arg-type]
+    await signer.start()
+    try:
+        yield signer
+    finally:
+        await signer.stop()
+    check_invariants(signer.database)
+
+
+def fresh_id() -> RequestId:
+    return parse_request_id(str(uuid.uuid4()))
+
+
+def asked(
+    message: bytes = b"pay",
+    *,
+    principal: Principal = ENGINE,
+    request_id: RequestId | None = None,
+    name: str = "keys/settlement-eu",
+    kind: InputKind = InputKind.MESSAGE,
+    output_format: OutputFormat = OutputFormat.RAW,
+    labels: dict[str, str] | None = None,
+    validate_only: bool = False,
+) -> Asked:
+    request = signing_request(
+        principal, request_id or fresh_id(), parse_name(name), kind, message, output_format, labels or {}
+    )
+    return Asked(request, validate_only)
+
+
+def read_log(database: Path) -> list[dict[str, object]]:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        rows = connection.execute("SELECT record FROM audit_records ORDER BY sequence").fetchall()
+    return [json.loads(record) for (record,) in rows]
+
+
+def record_types(database: Path) -> list[str]:
+    return [str(record["type"]) for record in read_log(database)]
+
+
+def usage_total(database: Path, quota: str) -> int:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        rows = connection.execute("SELECT counter, buckets FROM quota_usage").fetchall()
+    return sum(
+        count for counter, buckets in rows if f"|{quota}|" in counter for _, count in json.loads(buckets)
+    )
+
+
+def check_invariants(database: Path) -> None:
+    """Chain and tree intact, every signature authorized first, usage no less than what the log authorized and kept."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        records = connection.execute("SELECT sequence, record FROM audit_records ORDER BY sequence").fetchall()
+        (size, edge_bytes) = connection.execute("SELECT log_size, log_edge FROM appliance").fetchone()
+        requests = connection.execute("SELECT sequence, state, signature FROM sign_requests").fetchall()
+    edge, previous, authorized, ended = RightEdge(), bytes(32), set(), Counter[int]()
+    last_time = ""
+    for index, (sequence, record) in enumerate(records):
+        fields = json.loads(record)
+        assert sequence == fields["sequence"] == index
+        assert fields["previous_hash"] == previous.hex()
+        assert fields["time"] >= last_time
+        last_time, previous = fields["time"], leaf_hash(record)
+        edge = edge.append(previous)
+        if fields["type"] == "sign.authorized":
+            authorized.add(sequence)
+        elif "authorized" in fields:
+            assert fields["authorized"] < sequence
+            ended[fields["authorized"]] += 1
+    assert (size, edge_bytes) == (edge.size, edge.to_bytes())
+    assert all(count == 1 for count in ended.values()), "an authorization ended twice"
+    for sequence, state, signature in requests:
+        assert sequence in authorized
+        assert bool(signature) == (state == "COMPLETED")

@@ -1,0 +1,123 @@
+"""Working twins of the outside: a token that really signs (with cryptography) and fails on demand, and a clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hsmsigner.domain.algorithm import ALGORITHMS, HashName, KeyKind, Padding, SigningAlgorithm
+from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.key import CkaId
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
+
+_CURVES = {
+    "secp256r1": (ec.SECP256R1(), 0),
+    "secp384r1": (ec.SECP384R1(), 0),
+    "secp521r1": (ec.SECP521R1(), 0),
+    "secp256k1": (ec.SECP256K1(), 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141),
+}
+_HASHES = {
+    HashName.SHA256: hashes.SHA256(),
+    HashName.SHA384: hashes.SHA384(),
+    HashName.SHA512: hashes.SHA512(),
+    HashName.KECCAK256: hashes.SHA256(),  # only its length counts for a digest
+}
+
+
+@dataclass
+class FakeClock:
+    """Time that moves when told."""
+
+    now: int = 1_800_000_000_000_000
+
+    def __call__(self) -> Instant:
+        return Instant(self.now)
+
+    def advance(self, seconds: float) -> None:
+        self.now += round(seconds * 1_000_000)
+
+
+@dataclass
+class FakeToken:
+    """A token in memory. `answer` may replace the outcome of a task; `gate`, when set, holds signing back until opened."""
+
+    connected: bool = True
+    answer: Callable[[SignTask], SignOutcome | None] = lambda _task: None
+    gate: asyncio.Event | None = None
+    signed: list[SignTask] = field(default_factory=list)
+    keys: dict[CkaId, PrivateKeyTypes] = field(default_factory=dict)
+    fail_before_generate: bool = False
+    fail_after_generate: bool = False
+    algorithms: frozenset[str] = frozenset(ALGORITHMS)
+
+    async def sign(self, tasks: Sequence[SignTask]) -> list[SignOutcome]:
+        if self.gate is not None:
+            await self.gate.wait()
+        return [self.answer(task) or self._sign(task) for task in tasks]
+
+    async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
+        if self.fail_before_generate:
+            raise _lost()
+        self.keys[cka_id] = _new_key(algorithm)
+        if self.fail_after_generate:
+            raise _lost()
+        return self._pair(cka_id)
+
+    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:
+        if not self.connected:
+            raise _lost()
+        return self._pair(cka_id) if cka_id in self.keys else None
+
+    async def status(self) -> TokenStatus:
+        if not self.connected:
+            raise _lost()
+        return TokenStatus("fake", "0", "FakeToken", self.algorithms)
+
+    def _sign(self, task: SignTask) -> SignOutcome:
+        self.signed.append(task)
+        return SignOutcome(SignStatus.SIGNED, sign_raw(self.keys[task.cka_id], task.algorithm, task.data))
+
+    def _pair(self, cka_id: CkaId) -> TokenKeyPair:
+        public = self.keys[cka_id].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return TokenKeyPair(public, local=True, always_sensitive=True, never_extractable=True)
+
+
+def sign_raw(key: PrivateKeyTypes, algorithm: SigningAlgorithm, data: bytes) -> bytes:
+    """Sign as a token does: a digest (or the message for EdDSA) in, the raw signature out."""
+    if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
+        return key.sign(data)
+    assert algorithm.hash_name is not None
+    prehashed = Prehashed(_HASHES[algorithm.hash_name])
+    if isinstance(key, rsa.RSAPrivateKey):
+        scheme = (
+            padding.PKCS1v15()
+            if algorithm.padding is Padding.PKCS1
+            else padding.PSS(padding.MGF1(_HASHES[algorithm.hash_name]), algorithm.hash_name.size)
+        )
+        return key.sign(data, scheme, prehashed)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    r, s = decode_dss_signature(key.sign(data, ec.ECDSA(prehashed)))
+    order = _CURVES[algorithm.curve][1]
+    if order and s > order // 2:
+        s = order - s
+    return r.to_bytes(algorithm.size) + s.to_bytes(algorithm.size)
+
+
+def _new_key(algorithm: SigningAlgorithm) -> PrivateKeyTypes:
+    if algorithm.kind is KeyKind.RSA:
+        return rsa.generate_private_key(65537, algorithm.size)
+    if algorithm.kind is KeyKind.EC:
+        return ec.generate_private_key(_CURVES[algorithm.curve][0])
+    return ed25519.Ed25519PrivateKey.generate() if algorithm.size == 32 else ed448.Ed448PrivateKey.generate()
+
+
+def _lost() -> SignerError:
+    return SignerError(Reason.TOKEN_UNAVAILABLE, "the token is gone", retry_after_s=0.5)

@@ -1,0 +1,458 @@
+"""The crash table of docs/architecture.md, row by row: quota, log, and above all whether a signature was released."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.committer import CommitterLimits
+from hsmsigner.operations.jobs import Signed
+from hsmsigner.operations.ports import SignOutcome, SignStatus
+from hsmsigner.store.unit_of_work import SqlStore, SqlTransaction
+from tests.builder import (
+    OTHER_ENGINE,
+    STRANGER,
+    Signer,
+    asked,
+    check_invariants,
+    fresh_id,
+    make_signer,
+    record_types,
+    usage_total,
+)
+from tests.fakes import FakeToken
+
+
+def run(scenario: object) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+
+
+async def refusal(signer: Signer, **options: object) -> SignerError:
+    with pytest.raises(SignerError) as caught:
+        await signer.sign(**options)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_a_signature_is_authorized_then_completed_then_released(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+
+            answer = await signer.sign()
+
+            assert answer.signature
+            assert record_types(signer.database)[-2:] == ["sign.authorized", "sign.completed"]
+            assert usage_total(signer.database, "burst") == 1
+
+    run(scenario())
+
+
+def test_a_refused_request_is_recorded_not_debited_and_not_signed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+
+            error = await refusal(signer, principal=STRANGER)
+
+            assert error.reason is Reason.KEY_NOT_FOUND_OR_FORBIDDEN
+            assert record_types(signer.database)[-1] == "sign.denied"
+            assert usage_total(signer.database, "burst") == 0
+            assert signer.token.signed == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "record", "kept"),
+    [
+        (SignStatus.NOT_CALLED, Reason.TOKEN_UNAVAILABLE, "sign.failed", 0),
+        (SignStatus.REFUSED, Reason.TOKEN_REFUSED, "sign.failed", 1),
+        (SignStatus.WRONG_SIGNATURE, Reason.SIGNATURE_INVALID, "sign.failed", 1),
+        (SignStatus.UNKNOWN, Reason.SIGNATURE_INTERRUPTED, "sign.interrupted", 1),
+    ],
+)
+def test_what_the_token_answers_decides_debit_and_record(
+    tmp_path: Path, status: SignStatus, reason: Reason, record: str, kept: int
+) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            signer.token.answer = lambda _task: SignOutcome(status, cause="test")
+
+            error = await refusal(signer)
+
+            assert error.reason is reason
+            assert record_types(signer.database)[-2:] == ["sign.authorized", record]
+            assert usage_total(signer.database, "burst") == kept
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("status", [SignStatus.REFUSED, SignStatus.UNKNOWN])
+def test_a_retry_after_a_lost_signature_signs_under_the_same_debit(tmp_path: Path, status: SignStatus) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            signer.token.answer = lambda _task: SignOutcome(status)
+            await refusal(signer, request_id=request_id)
+            signer.token.answer = lambda _task: None
+
+            answer = await signer.sign(request_id=request_id)
+
+            assert answer.signature
+            assert usage_total(signer.database, "burst") == 1
+            assert (await signer.sign(request_id=request_id)) == answer
+
+    run(scenario())
+
+
+def test_a_key_whose_signature_was_wrong_rests(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            signer.token.answer = lambda _task: SignOutcome(SignStatus.WRONG_SIGNATURE)
+            await refusal(signer)
+            signer.token.answer = lambda _task: None
+
+            error = await refusal(signer)
+
+            assert error.reason is Reason.KEY_UNHEALTHY
+            assert error.retry_after_s is not None
+            assert usage_total(signer.database, "burst") == 1
+
+    run(scenario())
+
+
+def test_without_a_token_nothing_is_counted_and_stored_answers_still_come(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            first = await signer.sign(request_id=request_id)
+            signer.token.connected = False
+
+            error = await refusal(signer)
+
+            assert error.reason is Reason.TOKEN_UNAVAILABLE
+            assert usage_total(signer.database, "burst") == 1
+            assert (await signer.sign(request_id=request_id)) == first
+
+    run(scenario())
+
+
+def test_kill_between_authorization_and_outcome_is_interrupted_at_the_next_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        signer = Signer(tmp_path, token=FakeToken(gate=asyncio.Event()))
+        await signer.start()
+        await signer.create_key()
+        request_id = fresh_id()
+        waiting = asyncio.create_task(signer.sign(request_id=request_id))
+        while "sign.authorized" not in record_types(signer.database):
+            await asyncio.sleep(0.005)
+        await signer.die()
+        waiting.cancel()
+        signer.token.gate = None
+
+        await signer.start()
+
+        assert signer.interrupted == 1
+        assert record_types(signer.database)[-1] == "sign.interrupted"
+        answer = await signer.sign(request_id=request_id)
+        assert answer.signature
+        assert usage_total(signer.database, "burst") == 1
+        await signer.stop()
+        check_invariants(signer.database)
+
+    run(scenario())
+
+
+class FailingStore(SqlStore):
+    """A store whose commits fail when told: either nothing was written, or all of it and the answer was lost."""
+
+    fail: str = ""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlTransaction]:
+        async with super().transaction() as transaction:
+            yield transaction
+            if self.fail == "before":
+                raise SignerError(Reason.AUDIT_UNAVAILABLE, "disk full")
+        if self.fail == "after":
+            raise SignerError(Reason.AUDIT_UNAVAILABLE, "disk gone")
+
+    async def reopen(self) -> None:
+        await super().reopen()
+        if self.fail:
+            raise SignerError(Reason.AUDIT_UNAVAILABLE, "still broken")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_nothing_is_signed_when_the_authorization_cannot_be_recorded(tmp_path: Path, moment: str) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path, store_class=FailingStore) as signer:
+            await signer.create_key()
+            store = signer.store
+            assert isinstance(store, FailingStore)
+            store.fail = moment
+
+            error = await refusal(signer)
+            during = await refusal(signer)
+
+            assert error.reason is during.reason is Reason.AUDIT_UNAVAILABLE
+            assert signer.token.signed == []
+            assert not signer.committer.can_record
+            store.fail = ""
+            while not signer.committer.can_record:
+                await asyncio.sleep(0.01)
+            assert (await signer.sign()).signature
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_signature_whose_outcome_cannot_be_recorded_is_withheld(tmp_path: Path, moment: str) -> None:
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        async with make_signer(tmp_path, store_class=FailingStore, token=FakeToken(gate=gate)) as signer:
+            await signer.create_key()
+            store, request_id = signer.store, fresh_id()
+            assert isinstance(store, FailingStore)
+            waiting = asyncio.create_task(refusal(signer, request_id=request_id))
+            while "sign.authorized" not in record_types(signer.database):
+                await asyncio.sleep(0.005)
+            store.fail = moment
+
+            gate.set()
+            error = await waiting
+
+            assert error.reason is Reason.AUDIT_UNAVAILABLE
+            store.fail = ""
+            while not signer.committer.can_record:
+                await asyncio.sleep(0.01)
+            assert (await signer.sign(request_id=request_id)).signature
+            assert usage_total(signer.database, "burst") == 1
+
+    run(scenario())
+
+
+def test_a_deadline_that_passes_in_the_queue_counts_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            before = record_types(signer.database)
+
+            with pytest.raises(SignerError) as caught:
+                await signer.signing.sign(asked(), asyncio.get_running_loop().time() - 1)
+
+            assert caught.value.reason is Reason.DEADLINE_PASSED
+            assert record_types(signer.database) == before
+            assert usage_total(signer.database, "burst") == 0
+
+    run(scenario())
+
+
+def test_a_caller_that_goes_away_changes_nothing_about_its_signature(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        async with make_signer(tmp_path, token=FakeToken(gate=gate)) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            gone = asyncio.create_task(signer.sign(request_id=request_id))
+            while "sign.authorized" not in record_types(signer.database):
+                await asyncio.sleep(0.005)
+
+            gone.cancel()
+            gate.set()
+
+            assert (await signer.sign(request_id=request_id)).signature
+            assert len(signer.token.signed) == 1
+
+    run(scenario())
+
+
+def test_concurrent_twins_wait_for_one_signature(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+
+            answers = await asyncio.gather(*(signer.sign(request_id=request_id) for _ in range(20)))
+
+            assert len({answer.signature for answer in answers}) == 1
+            assert len(signer.token.signed) == 1
+            assert usage_total(signer.database, "burst") == 1
+
+    run(scenario())
+
+
+def test_the_same_request_id_with_another_body_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            await signer.sign(b"pay 1", request_id=request_id)
+
+            error = await refusal(signer, message=b"pay 2", request_id=request_id)
+
+            assert error.reason is Reason.REQUEST_ID_REUSED
+            assert len(signer.token.signed) == 1
+
+    run(scenario())
+
+
+def test_the_same_request_id_of_another_principal_is_another_request(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            mine = await signer.sign(request_id=request_id)
+
+            theirs = await signer.sign(request_id=request_id, principal=OTHER_ENGINE)
+
+            assert mine.signature != theirs.signature
+
+    run(scenario())
+
+
+def test_a_full_quota_refuses_with_rule_observed_limit_and_retry(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            answers = await asyncio.gather(*(signer.sign() for _ in range(8)), return_exceptions=True)
+
+            refused = [answer for answer in answers if isinstance(answer, SignerError)]
+
+            assert len(refused) == 3
+            assert all(isinstance(answer, Signed | SignerError) for answer in answers)
+            assert refused[0].metadata == {"rule": "quotas/burst", "observed": "5", "limit": "5"}
+            assert refused[0].retry_after_s is not None
+            signer.clock.advance(refused[0].retry_after_s)
+            assert (await signer.sign()).signature
+
+    run(scenario())
+
+
+def test_an_all_or_nothing_batch_that_does_not_fit_signs_and_counts_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+
+            answers = await signer.signing.sign_batch([asked() for _ in range(6)], None, all_or_nothing=True)
+
+            reasons = [answer.reason for answer in answers if isinstance(answer, SignerError)]
+            assert reasons == [Reason.BATCH_ABORTED] * 5 + [Reason.QUOTA_EXCEEDED]
+            assert usage_total(signer.database, "burst") == 0
+            assert signer.token.signed == []
+            fitting = await signer.signing.sign_batch([asked() for _ in range(5)], None, all_or_nothing=True)
+            assert all(isinstance(answer, Signed) for answer in fitting)
+
+    run(scenario())
+
+
+def test_validate_only_decides_and_leaves_no_trace(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            before = record_types(signer.database)
+
+            allowed = await signer.sign(validate_only=True)
+            error = await refusal(signer, validate_only=True, principal=STRANGER)
+
+            assert allowed.signature == b""
+            assert error.reason is Reason.KEY_NOT_FOUND_OR_FORBIDDEN
+            assert record_types(signer.database) == before
+            assert usage_total(signer.database, "burst") == 0
+
+    run(scenario())
+
+
+def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path, limits=CommitterLimits(queue=2)) as signer:
+            await signer.create_key()
+
+            answers = [future for _ in range(3) for future in signer.signing.start([asked()], None)]
+            third = await answers[2]
+
+            assert isinstance(third, SignerError)
+            assert third.reason is Reason.QUEUE_FULL
+            assert third.retry_after_s is not None
+            first, second = await answers[0], await answers[1]
+            assert isinstance(first, Signed)
+            assert isinstance(second, Signed)
+
+    run(scenario())
+
+
+def test_a_result_is_forgotten_after_its_time_and_the_id_is_fresh_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            first = await signer.sign(request_id=request_id)
+            signer.clock.advance(2 * 86_400)
+            await signer.die()
+            await signer.start()
+            await signer.sign()
+
+            again = await signer.sign(request_id=request_id)
+
+            assert again.signature != first.signature
+
+    run(scenario())
+
+
+def test_time_never_runs_backwards_in_the_log_and_a_clock_set_back_frees_no_quota(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            for _ in range(5):
+                await signer.sign()
+
+            signer.clock.advance(-3600)
+
+            assert (await refusal(signer)).reason is Reason.QUOTA_EXCEEDED
+
+    run(scenario())
+
+
+def test_stopping_answers_what_was_taken_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        async with make_signer(tmp_path, token=FakeToken(gate=gate)) as signer:
+            await signer.create_key()
+            waiting = [asyncio.create_task(signer.sign()) for _ in range(3)]
+            await asyncio.sleep(0)
+
+            signer.committer.stop()
+            late = await refusal(signer)
+            gate.set()
+
+            assert late.reason is Reason.SHUTTING_DOWN
+            for answer in waiting:
+                assert (await answer).signature
+
+    run(scenario())
+
+
+def test_the_request_of_a_refunded_debit_is_a_new_request(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            signer.token.answer = lambda _task: SignOutcome(SignStatus.NOT_CALLED)
+            await refusal(signer, request_id=request_id)
+            signer.token.answer = lambda _task: None
+
+            answer = await signer.sign(b"another body", request_id=request_id)
+
+            assert answer.signature
+            assert usage_total(signer.database, "burst") == 1
+
+    run(scenario())
