@@ -24,6 +24,8 @@ _LONGEST_DELAY_S = 0.5
 _GOOD_CONNECTION_S = 1.0
 _RETRY_AFTER_S = 1.0
 _FIND_TRIES = 3
+# Added to the deadline of `generate`; see service.GENERATE_S.
+_GENERATE_S = 70.0
 
 _STATUSES = {
     pb.SIGN_STATUS_SIGNED: SignStatus.SIGNED,
@@ -44,8 +46,8 @@ class _NoAnswerError(Exception):
 class TokenClient:
     """One frontend's connection to the token worker; reconnects by itself. Used from one event loop.
 
-    `deadline_s` bounds each call, queueing in the worker included; a hung token is cut earlier, by the watchdog.
-    `frame_limit` is that of `protocol.frame_limit`, in bytes.
+    `deadline_s` bounds each call, queueing in the worker included (`generate` has longer); a hung token is cut earlier,
+    by the worker's watchdog. `frame_limit` is that of `protocol.frame_limit`, in bytes.
     """
 
     def __init__(self, path: Path, *, deadline_s: float, frame_limit: int) -> None:
@@ -96,7 +98,8 @@ class TokenClient:
     async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
         """See `operations.ports.Token.generate`."""
         call = pb.WorkerCall(generate=pb.GenerateCall(cka_id=cka_id, label=label, algorithm=algorithm.name))
-        answer = await self._ask(call)
+        # Longer than the worker's watchdog allows, so that its verdict comes first.
+        answer = await self._ask(call, self._deadline_s + _GENERATE_S)
         if answer.WhichOneof("answer") == "key_pair":
             return _key_pair(answer.key_pair)
         if answer.error.fault == pb.CALL_FAULT_ALGORITHM_UNSUPPORTED:
@@ -145,13 +148,14 @@ class TokenClient:
             status.token_label, status.token_serial, status.module_description, frozenset(status.algorithms)
         )
 
-    async def _ask(self, call: pb.WorkerCall) -> pb.WorkerAnswer:
+    async def _ask(self, call: pb.WorkerCall, deadline_s: float | None = None) -> pb.WorkerAnswer:
         try:
-            return await self._call(call)
+            return await self._call(call, deadline_s)
         except (_NotSentError, _NoAnswerError) as error:
             raise _unavailable("asking it", str(error)) from error
 
-    async def _call(self, call: pb.WorkerCall) -> pb.WorkerAnswer:
+    async def _call(self, call: pb.WorkerCall, deadline_s: float | None = None) -> pb.WorkerAnswer:
+        deadline_s = self._deadline_s if deadline_s is None else deadline_s
         connection = self._connection
         if connection is None or not connection.is_open:
             raise _NotSentError("no token worker is connected")
@@ -161,10 +165,10 @@ class TokenClient:
         if len(frame) > self._frame_limit:
             raise _NotSentError(f"the call has {len(frame)} bytes, the worker takes {self._frame_limit}")
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(deadline_s):
                 return await connection.exchange(call.id, frame)
         except TimeoutError as error:
-            raise _NoAnswerError(f"no answer within {self._deadline_s:g} s") from error
+            raise _NoAnswerError(f"no answer within {deadline_s:g} s") from error
 
     async def _until_replaced(self) -> None:
         """Wait until the present worker has gone; it said that it would, so a deadline is only a guard."""

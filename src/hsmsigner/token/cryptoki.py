@@ -82,28 +82,53 @@ _FUNCTIONS = {
 }
 
 
-class Cryptoki:
-    """One loaded module. Every call drops the GIL; return values are CKR codes.
+def function_list(path: Path, binding: object) -> int:
+    """Address of the CK_FUNCTION_LIST that the binding's library object `binding` calls through.
+
+    Mostly a module has one list for all. p11-kit's modules make a new one per question, each with its own state and
+    sessions; then the binding's own is taken from the first field of its object (HasFuncList in its _pkcs11.pyx), as
+    nothing else gives it out.
 
     Raises:
-        ConfigurationError: on construction, when the file cannot be loaded or is no PKCS#11 module.
+        ConfigurationError: the file cannot be loaded or is no PKCS#11 module.
     """
+    lists = [_ask_for_function_list(path) for _ in range(2)]
+    if lists[0] == lists[1]:
+        return lists[0]
+    return int(ctypes.c_void_p.from_address(id(binding) + object.__basicsize__).value or 0)
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._library = ctypes.CDLL(str(path))
-            get_function_list = self._library.C_GetFunctionList
-        except OSError as error:
-            raise ConfigurationError(
-                f"the PKCS#11 module {path} cannot be loaded: {error}; set token.module to the token's library"
-            ) from error
-        except AttributeError as error:
-            raise ConfigurationError(f"{path} is not a PKCS#11 module: it has no C_GetFunctionList") from error
-        self._functions = ctypes.c_void_p()
-        get_function_list.restype = _ULONG
-        return_value = get_function_list(ctypes.byref(self._functions))
-        if return_value != CKR_OK or not self._functions.value:
-            raise ConfigurationError(f"{path} gives no function list; it may be a damaged PKCS#11 module")
+
+def check_loadable(path: Path) -> None:
+    """Load a module and let its absence or damage be told in plain words.
+
+    Raises:
+        ConfigurationError: the file cannot be loaded or is no PKCS#11 module.
+    """
+    _ask_for_function_list(path)
+
+
+def _ask_for_function_list(path: Path) -> int:
+    try:
+        get_function_list = ctypes.CDLL(str(path)).C_GetFunctionList
+    except OSError as error:
+        raise ConfigurationError(
+            f"the PKCS#11 module {path} cannot be loaded: {error}; set token.module to the token's library"
+        ) from error
+    except AttributeError as error:
+        raise ConfigurationError(f"{path} is not a PKCS#11 module: it has no C_GetFunctionList") from error
+    answer = ctypes.c_void_p()
+    get_function_list.restype = _ULONG
+    return_value = get_function_list(ctypes.byref(answer))
+    if return_value != CKR_OK or not answer.value:
+        raise ConfigurationError(f"{path} gives no function list; it may be a damaged PKCS#11 module")
+    return answer.value
+
+
+class Cryptoki:
+    """One loaded module, by the address of its function list. Every call drops the GIL; return values are CKR codes."""
+
+    def __init__(self, functions: int) -> None:
+        self._functions = functions
         self.is_thread_safe = False
         self.sign_init = self._function("C_SignInit")
         self.sign = self._function("C_Sign")
@@ -171,7 +196,7 @@ class Cryptoki:
     def _function(self, name: str) -> Callable[..., int]:
         slot = _FUNCTIONS[name]
         # CK_VERSION comes first and is padded to the size of a pointer.
-        table = ctypes.cast(int(self._functions.value or 0) + ctypes.sizeof(_POINTER), ctypes.POINTER(_POINTER))
+        table = ctypes.cast(self._functions + ctypes.sizeof(_POINTER), ctypes.POINTER(_POINTER))
         address = table[slot.index]
         if not address:
             raise ConfigurationError(f"the PKCS#11 module has no {name}")

@@ -18,7 +18,7 @@ from pkcs11.types import Session, Token
 
 from hsmsigner.config import Secret, TokenSettings
 from hsmsigner.errors import ConfigurationError
-from hsmsigner.token.cryptoki import CKU_USER, Cryptoki, handle_of
+from hsmsigner.token.cryptoki import CKU_USER, Cryptoki, check_loadable, function_list, handle_of
 from hsmsigner.token.faults import (
     CKR_NAMES,
     CKR_OK,
@@ -43,10 +43,15 @@ class PinRefusedError(ConfigurationError):
 
 
 class _Library(_pkcs11.lib):
-    """The binding's library over a module that `Cryptoki.initialize` has initialised already."""
+    """The binding's library, initialised and finalised through `cryptoki`, which calls the same function list."""
+
+    def __init__(self, so: str) -> None:
+        self.cryptoki = Cryptoki(function_list(Path(so), self))
+        super().__init__(so)
 
     def initialize(self) -> None:
-        """Do nothing: the base class would initialise a second time, for one thread."""
+        """Initialise for many threads; the base class, which calls this, would do it for one."""
+        self.cryptoki.initialize()
 
 
 class TokenModule:
@@ -112,11 +117,14 @@ class TokenModule:
         Raises:
             TokenError: the module refused; it is finalised as far as it lets itself.
         """
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.cryptoki.finalize)
+        try:
             if self._anchor is not None:
-                stack.callback(self._anchor.close)
                 self.cryptoki.logout(handle_of(self._anchor))
+                self._anchor.close()
+        except PKCS11Error as error:
+            raise TokenError.from_binding("C_CloseSession", error) from error
+        finally:
+            self.cryptoki.finalize()
 
 
 def open_module(settings: TokenSettings) -> TokenModule:
@@ -143,10 +151,9 @@ def load_module(path: Path) -> tuple[Cryptoki, _pkcs11.lib]:
     Raises:
         ConfigurationError: it does not load, or refuses.
     """
-    cryptoki = Cryptoki(path)
+    check_loadable(path)
     try:
-        cryptoki.initialize()
-        return cryptoki, _Library(str(path))
+        library = _Library(str(path))
     except TokenError as error:
         raise ConfigurationError(
             f"the PKCS#11 module {path} refused to initialise ({error.cause}); "
@@ -154,6 +161,7 @@ def load_module(path: Path) -> tuple[Cryptoki, _pkcs11.lib]:
         ) from error
     except PKCS11Error as error:
         raise ConfigurationError(f"the PKCS#11 module {path} cannot be used: {type(error).__name__}") from error
+    return library.cryptoki, library
 
 
 def _tokens(library: _pkcs11.lib) -> list[Token]:

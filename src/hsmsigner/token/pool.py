@@ -20,7 +20,7 @@ _LONGEST_POLL_S = 0.25
 
 
 class Watch:
-    """When a thread's present call began, by `time.monotonic`; 0.0 between calls. Written by that thread only."""
+    """From when a thread's call is timed, by `time.monotonic`; 0.0 between calls. Written by that thread only."""
 
     __slots__ = ("started",)
 
@@ -30,6 +30,10 @@ class Watch:
     def __enter__(self) -> Self:
         self.started = time.monotonic()
         return self
+
+    def grant(self, extra_s: float) -> None:
+        """Allow the present call so much more than the usual time."""
+        self.started = time.monotonic() + extra_s
 
     def __exit__(self, *_exception: object) -> None:
         self.started = 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from typing import cast
 from pathlib import Path
+from typing import cast
 
 from google.protobuf.message import Message
 

@@ -15,6 +15,9 @@ from hsmsigner.token.module import TokenModule
 from hsmsigner.token.pool import Job, TokenPool, Watch
 from hsmsigner.token.sessions import TokenSession
 
+# An RSA pair of 4096 bits takes a slow device this long (seconds); signing is never given it.
+GENERATE_S = 60.0
+
 Reply = Callable[[pb.WorkerAnswer], None]
 
 
@@ -43,7 +46,7 @@ class TokenService:
         if kind == "sign":
             self._sign(call, reply)
         elif kind == "generate":
-            self._pool.submit(self._job(call, reply, self._generate))
+            self._pool.submit(self._job(call, reply, self._generate, GENERATE_S))
         elif kind == "find":
             self._pool.submit(self._job(call, reply, self._find))
         elif kind == "status":
@@ -66,9 +69,14 @@ class TokenService:
             self._pool.submit(job)
 
     def _job(
-        self, call: pb.WorkerCall, reply: Reply, answer: Callable[[pb.WorkerCall, TokenSession], pb.WorkerAnswer]
+        self,
+        call: pb.WorkerCall,
+        reply: Reply,
+        answer: Callable[[pb.WorkerCall, TokenSession], pb.WorkerAnswer],
+        extra_s: float = 0.0,
     ) -> Job:
-        def run(session: TokenSession, _watch: Watch) -> None:
+        def run(session: TokenSession, watch: Watch) -> None:
+            watch.grant(extra_s)
             if self._health.lost:
                 reply(self.refuse(call, f"the worker is ending: {self._health.lost}"))
                 return

@@ -99,8 +99,15 @@ class TokenSession:
             raise TokenError("C_GetSessionInfo: the user is not logged in", is_lost=True)
 
     def close(self) -> None:
-        """Close the session; it was opened without PIN, so nobody else is logged out."""
-        self._session.close()
+        """Close the session; it was opened without PIN, so nobody else is logged out.
+
+        Raises:
+            TokenError: the module refused.
+        """
+        try:
+            self._session.close()
+        except PKCS11Error as error:
+            raise TokenError.from_binding("C_CloseSession", error) from error
 
     def _look_up(self, identity: KeyIdentity) -> UsableKey:
         if identity.algorithm not in ALGORITHMS:

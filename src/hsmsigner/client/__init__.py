@@ -1,0 +1,38 @@
+"""Python client: `SignerClient` for threads, `AsyncSignerClient` for asyncio.
+
+`SignerClient.from_profile(Path("operator.yaml")).sign("keys/settlement-eu", message)` is all of it; both are context
+managers.
+"""
+
+from hsmsigner.client.aio import AsyncSignerClient
+from hsmsigner.client.credentials import Credentials, Profile, ProfileError
+from hsmsigner.client.errors import (
+    ChecksumMismatch,
+    InvalidRequest,
+    OutcomeUnknown,
+    QuotaExceeded,
+    Refused,
+    SigningClientError,
+    Unavailable,
+    Violation,
+)
+from hsmsigner.client.sync import SignerClient
+from hsmsigner.client.values import Signature, SignItem
+
+__all__ = [
+    "AsyncSignerClient",
+    "ChecksumMismatch",
+    "Credentials",
+    "InvalidRequest",
+    "OutcomeUnknown",
+    "Profile",
+    "ProfileError",
+    "QuotaExceeded",
+    "Refused",
+    "SignItem",
+    "Signature",
+    "SignerClient",
+    "SigningClientError",
+    "Unavailable",
+    "Violation",
+]

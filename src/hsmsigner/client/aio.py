@@ -1,0 +1,235 @@
+"""The client for asyncio programs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from hsmsigner.client.audit import AsyncAuditRecords
+from hsmsigner.client.channel import Connection, change, change_until_answered, read
+from hsmsigner.client.credentials import Profile
+from hsmsigner.client.errors import ChecksumMismatch, SigningClientError
+from hsmsigner.client.multiplexer import Multiplexer
+from hsmsigner.client.values import (
+    PreparedRequest,
+    Signature,
+    SignItem,
+    algorithm_number,
+    check_public_key,
+    prepare,
+    read_response,
+    read_result,
+)
+from hsmsigner.pb import audit_pb2, keys_pb2, policy_pb2, resources_pb2, signing_pb2
+
+_ADMIN_TIMEOUT_S = 30.0
+_GENERATE_TIMEOUT_S = 120.0
+_ADMIN_PATIENCE_S = 3.0
+_PAGE_SIZE = 1000
+
+
+class AsyncSignerClient:
+    """One connection to an appliance. Build it, and call every method, on one event loop.
+
+    Every method raises `SigningClientError`, by its subclasses as `errors.py` explains them. A call whose outcome is
+    unknown may be made again with the same `request_id`.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._connection = Connection(profile)
+        self._multiplexer = Multiplexer(self._connection.open_stream)
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    def from_profile(cls, path: Path) -> Self:
+        """Connect as a profile file says.
+
+        Raises:
+            ProfileError: the profile cannot be used.
+        """
+        return cls(Profile.load(path))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls still waiting end with CLIENT_CLOSED."""
+        await self._multiplexer.close()
+        await self._connection.close()
+
+    async def sign(
+        self,
+        name: str,
+        message: bytes | None = None,
+        *,
+        digest: bytes | None = None,
+        request_id: str | None = None,
+        output_format: str = "RAW",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float = 30.0,
+        unary: bool = False,
+    ) -> Signature:
+        """Sign one message (or digest) with a key, within `timeout_s`, retries included.
+
+        Goes over the client's one stream, or as a call of its own with `unary`.
+        """
+        request = prepare(SignItem(name, message, digest, request_id, output_format, labels, validate_only))
+        if not unary:
+            waiter: asyncio.Future[Signature] = self._loop.create_future()
+            self._multiplexer.submit(request, waiter, time.monotonic() + timeout_s)
+            return await waiter
+        response = await change_until_answered(self._connection.signing.Sign, request.message(), timeout_s)
+        answer = read_response(request, response)
+        if isinstance(answer, ChecksumMismatch):
+            raise answer
+        return answer
+
+    @property
+    def multiplexer(self) -> Multiplexer:
+        """For the sync client, which hands requests over itself."""
+        return self._multiplexer
+
+    async def batch_sign(
+        self, items: Sequence[SignItem], *, all_or_nothing: bool = False, timeout_s: float = 30.0
+    ) -> list[Signature | SigningClientError]:
+        """Sign 1 to 1024 items in one call; one outcome per item, in order. Items are not retried by themselves."""
+        requests = [prepare(item) for item in items]
+        call = signing_pb2.BatchSignRequest(
+            requests=[request.message() for request in requests], all_or_nothing=all_or_nothing
+        )
+        response = await change_until_answered(self._connection.signing.BatchSign, call, timeout_s)
+        if len(response.results) != len(requests):
+            raise ChecksumMismatch(
+                "UNREADABLE_ANSWER", f"{len(requests)} items were sent, {len(response.results)} came back"
+            )
+        return [_outcome(request, result) for request, result in zip(requests, response.results, strict=True)]
+
+    async def get_public_key(self, name: str) -> resources_pb2.PublicKey:
+        """The public key of a key's primary or of a version, its checksum checked."""
+        request = signing_pb2.GetPublicKeyRequest(name=name)
+        return check_public_key(await read(self._connection.signing.GetPublicKey, request, _ADMIN_TIMEOUT_S))
+
+    async def list_public_keys(self) -> AsyncIterator[resources_pb2.PublicKey]:
+        """Every public key the caller may see."""
+        page_token = ""
+        while True:
+            page = await self.public_key_page(page_token)
+            for key in page.public_keys:
+                yield key
+            if not (page_token := page.next_page_token):
+                return
+
+    async def public_key_page(self, page_token: str = "") -> signing_pb2.ListPublicKeysResponse:
+        """One page of them, with its JWK Set."""
+        request = signing_pb2.ListPublicKeysRequest(page_size=_PAGE_SIZE, page_token=page_token)
+        page = await read(self._connection.signing.ListPublicKeys, request, _ADMIN_TIMEOUT_S)
+        for key in page.public_keys:
+            check_public_key(key)
+        return page
+
+    async def create_key(
+        self, key_id: str, algorithm: str, *, request_id: str | None = None, validate_only: bool = False
+    ) -> resources_pb2.Key:
+        """Generate a key pair on the token; `key_id` without `keys/`, `algorithm` as in ECDSA_P256_SHA256."""
+        request = keys_pb2.CreateKeyRequest(
+            key_id=key_id,
+            algorithm=algorithm_number(algorithm),
+            request_id=request_id or str(uuid4()),
+            validate_only=validate_only,
+        )
+        # Long enough for a slow device to make an RSA key; somebody waits at a terminal, so not for a dead server.
+        return await change_until_answered(
+            self._connection.keys.CreateKey, request, _GENERATE_TIMEOUT_S, broken_for_s=_ADMIN_PATIENCE_S
+        )
+
+    async def get_key(self, name: str) -> resources_pb2.Key:
+        """A key and its primary version."""
+        return await read(self._connection.keys.GetKey, keys_pb2.GetKeyRequest(name=name), _ADMIN_TIMEOUT_S)
+
+    async def list_keys(self) -> AsyncIterator[resources_pb2.Key]:
+        """The keys over which the caller has any right, by name."""
+        page_token = ""
+        while True:
+            page = await self.key_page(page_token)
+            for key in page.keys:
+                yield key
+            if not (page_token := page.next_page_token):
+                return
+
+    async def key_page(self, page_token: str = "") -> keys_pb2.ListKeysResponse:
+        """One page of them."""
+        request = keys_pb2.ListKeysRequest(page_size=_PAGE_SIZE, page_token=page_token)
+        return await read(self._connection.keys.ListKeys, request, _ADMIN_TIMEOUT_S)
+
+    async def list_key_versions(self, name: str) -> AsyncIterator[resources_pb2.KeyVersion]:
+        """The versions of one key, oldest first."""
+        page_token = ""
+        while True:
+            page = await self.key_version_page(name, page_token)
+            for version in page.versions:
+                yield version
+            if not (page_token := page.next_page_token):
+                return
+
+    async def key_version_page(self, name: str, page_token: str = "") -> keys_pb2.ListKeyVersionsResponse:
+        """One page of them."""
+        request = keys_pb2.ListKeyVersionsRequest(parent=name, page_size=_PAGE_SIZE, page_token=page_token)
+        return await read(self._connection.keys.ListKeyVersions, request, _ADMIN_TIMEOUT_S)
+
+    async def get_policy(self) -> policy_pb2.Policy:
+        """The revision in force."""
+        return await read(self._connection.policy.GetPolicy, policy_pb2.GetPolicyRequest(), _ADMIN_TIMEOUT_S)
+
+    async def validate_policy(self, document: str) -> policy_pb2.ValidatePolicyResponse:
+        """Every fault of a document, which is not published."""
+        request = policy_pb2.ValidatePolicyRequest(document=document)
+        return await read(self._connection.policy.ValidatePolicy, request, _ADMIN_TIMEOUT_S)
+
+    async def publish_policy(
+        self, document: str, *, comment: str, expected_revision: int = 0, allow_lockout: bool = False
+    ) -> policy_pb2.Policy:
+        """Put a document in force. Never repeated by itself: it has no `request_id`."""
+        request = policy_pb2.PublishPolicyRequest(
+            document=document, comment=comment, expected_revision=expected_revision, allow_lockout=allow_lockout
+        )
+        return await change(self._connection.policy.PublishPolicy, request, _ADMIN_TIMEOUT_S)
+
+    def list_audit_records(self, start_sequence: int = 0, page_size: int = _PAGE_SIZE) -> AsyncAuditRecords:
+        """The log from a record on; `tree_head` of what it gives is that of the last page read."""
+
+        async def fetch(start: int, page_token: str) -> audit_pb2.ListAuditRecordsResponse:
+            return await self.audit_page(start, page_size, page_token)
+
+        return AsyncAuditRecords(fetch, start_sequence)
+
+    async def audit_page(
+        self, start_sequence: int = 0, page_size: int = _PAGE_SIZE, page_token: str = ""
+    ) -> audit_pb2.ListAuditRecordsResponse:
+        """One page of the log, as the server sent it."""
+        request = audit_pb2.ListAuditRecordsRequest(
+            start_sequence=start_sequence, page_size=page_size, page_token=page_token
+        )
+        return await read(self._connection.audit.ListAuditRecords, request, _ADMIN_TIMEOUT_S)
+
+    async def health(self, service: str = "", timeout_s: float = 5.0) -> bool:
+        """Whether the appliance (or one of its services, as in `hsmsigner.v1.SigningService`) can do its work."""
+        return await self._connection.health(service, timeout_s)
+
+
+def _outcome(request: PreparedRequest, result: signing_pb2.SignResult) -> Signature | SigningClientError:
+    if result.request_id != request.request_id:
+        return ChecksumMismatch(
+            "UNREADABLE_ANSWER", f"asked as {request.request_id}, answered as {result.request_id[:64]!r}"
+        )
+    return read_result(request, result)

@@ -1,0 +1,231 @@
+"""The client for programs with threads: the asyncio client on an event loop of its own, in one background thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from hsmsigner.client.aio import AsyncSignerClient
+from hsmsigner.client.audit import AuditRecords
+from hsmsigner.client.credentials import Profile
+from hsmsigner.client.errors import OutcomeUnknown, SigningClientError, Unavailable
+from hsmsigner.client.values import PreparedRequest, Signature, SignItem, prepare
+from hsmsigner.pb import audit_pb2, keys_pb2, policy_pb2, resources_pb2, signing_pb2
+
+_Result = TypeVar("_Result")
+
+# The loop answers every call at its deadline; a thread waits this much longer before it calls the loop dead.
+_SLACK_S = 10.0
+
+
+class SignerClient:
+    """One connection to an appliance, for any number of threads; their sign() calls share one stream.
+
+    Methods and errors are those of `AsyncSignerClient`. Not to be used in a child after a fork.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._inbox: deque[tuple[PreparedRequest, Future[Signature], float]] = deque()
+        self._is_woken = False
+        self._is_closed = False
+        self._loop = _new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="hsmsigner-client", daemon=True)
+        self._thread.start()
+        self._client = asyncio.run_coroutine_threadsafe(_connect(profile), self._loop).result()
+
+    @classmethod
+    def from_profile(cls, path: Path) -> Self:
+        """Connect as a profile file says.
+
+        Raises:
+            ProfileError: the profile cannot be used.
+        """
+        return cls(Profile.load(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and end the thread; calls still waiting end with CLIENT_CLOSED."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        await self._client.close()
+        # A thread that got past the check of _is_closed has its call answered here, by the closed multiplexer.
+        self._hand_over()
+
+    def sign(
+        self,
+        name: str,
+        message: bytes | None = None,
+        *,
+        digest: bytes | None = None,
+        request_id: str | None = None,
+        output_format: str = "RAW",
+        labels: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        timeout_s: float = 30.0,
+        unary: bool = False,
+    ) -> Signature:
+        """Sign one message (or digest) with a key, within `timeout_s`, retries included."""
+        if unary:
+            return self._run(
+                self._client.sign(
+                    name,
+                    message,
+                    digest=digest,
+                    request_id=request_id,
+                    output_format=output_format,
+                    labels=labels,
+                    validate_only=validate_only,
+                    timeout_s=timeout_s,
+                    unary=True,
+                )
+            )
+        # Prepared in the caller's thread, so that a wrong request is its caller's error and costs the loop nothing.
+        request = prepare(SignItem(name, message, digest, request_id, output_format, labels, validate_only))
+        waiter: Future[Signature] = Future()
+        self._post(request, waiter, time.monotonic() + timeout_s)
+        try:
+            return waiter.result(timeout_s + _SLACK_S)
+        except TimeoutError:
+            raise OutcomeUnknown("DEADLINE_PASSED", f"no answer to {request.request_id} in time") from None
+
+    def _post(self, request: PreparedRequest, waiter: Future[Signature], deadline: float) -> None:
+        if self._is_closed:
+            raise Unavailable("CLIENT_CLOSED", "the client was closed; nothing was sent")
+        self._inbox.append((request, waiter, deadline))
+        # Append, then look; the loop resets, then takes. In this order no request is left behind, and a burst from
+        # many threads costs one wake-up.
+        if not self._is_woken:
+            self._is_woken = True
+            self._loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._is_woken = False
+        while self._inbox:
+            self._client.multiplexer.submit(*self._inbox.popleft())
+
+    def batch_sign(
+        self, items: Sequence[SignItem], *, all_or_nothing: bool = False, timeout_s: float = 30.0
+    ) -> list[Signature | SigningClientError]:
+        """Sign 1 to 1024 items in one call; one outcome per item, in order. Items are not retried by themselves."""
+        return self._run(self._client.batch_sign(items, all_or_nothing=all_or_nothing, timeout_s=timeout_s))
+
+    def get_public_key(self, name: str) -> resources_pb2.PublicKey:
+        """The public key of a key's primary or of a version, its checksum checked."""
+        return self._run(self._client.get_public_key(name))
+
+    def list_public_keys(self) -> Iterator[resources_pb2.PublicKey]:
+        """Every public key the caller may see."""
+        for page in _pages(self.public_key_page):
+            yield from page.public_keys
+
+    def public_key_page(self, page_token: str = "") -> signing_pb2.ListPublicKeysResponse:
+        """One page of them, with its JWK Set."""
+        return self._run(self._client.public_key_page(page_token))
+
+    def create_key(
+        self, key_id: str, algorithm: str, *, request_id: str | None = None, validate_only: bool = False
+    ) -> resources_pb2.Key:
+        """Generate a key pair on the token; `key_id` without `keys/`, `algorithm` as in ECDSA_P256_SHA256."""
+        return self._run(self._client.create_key(key_id, algorithm, request_id=request_id, validate_only=validate_only))
+
+    def get_key(self, name: str) -> resources_pb2.Key:
+        """A key and its primary version."""
+        return self._run(self._client.get_key(name))
+
+    def list_keys(self) -> Iterator[resources_pb2.Key]:
+        """The keys over which the caller has any right, by name."""
+        for page in _pages(self.key_page):
+            yield from page.keys
+
+    def key_page(self, page_token: str = "") -> keys_pb2.ListKeysResponse:
+        """One page of them."""
+        return self._run(self._client.key_page(page_token))
+
+    def list_key_versions(self, name: str) -> Iterator[resources_pb2.KeyVersion]:
+        """The versions of one key, oldest first."""
+        for page in _pages(lambda page_token: self.key_version_page(name, page_token)):
+            yield from page.versions
+
+    def key_version_page(self, name: str, page_token: str = "") -> keys_pb2.ListKeyVersionsResponse:
+        """One page of them."""
+        return self._run(self._client.key_version_page(name, page_token))
+
+    def get_policy(self) -> policy_pb2.Policy:
+        """The revision in force."""
+        return self._run(self._client.get_policy())
+
+    def validate_policy(self, document: str) -> policy_pb2.ValidatePolicyResponse:
+        """Every fault of a document, which is not published."""
+        return self._run(self._client.validate_policy(document))
+
+    def publish_policy(
+        self, document: str, *, comment: str, expected_revision: int = 0, allow_lockout: bool = False
+    ) -> policy_pb2.Policy:
+        """Put a document in force. Never repeated by itself: it has no `request_id`."""
+        return self._run(
+            self._client.publish_policy(
+                document, comment=comment, expected_revision=expected_revision, allow_lockout=allow_lockout
+            )
+        )
+
+    def list_audit_records(self, start_sequence: int = 0, page_size: int = 1000) -> AuditRecords:
+        """The log from a record on; `tree_head` of what it gives is that of the last page read."""
+        return AuditRecords(lambda start, page_token: self.audit_page(start, page_size, page_token), start_sequence)
+
+    def audit_page(
+        self, start_sequence: int = 0, page_size: int = 1000, page_token: str = ""
+    ) -> audit_pb2.ListAuditRecordsResponse:
+        """One page of the log, as the server sent it."""
+        return self._run(self._client.audit_page(start_sequence, page_size, page_token))
+
+    def health(self, service: str = "", timeout_s: float = 5.0) -> bool:
+        """Whether the appliance (or one of its services) can do its work."""
+        return self._run(self._client.health(service, timeout_s))
+
+    def _run(self, call: Coroutine[Any, Any, _Result]) -> _Result:
+        if self._is_closed:
+            call.close()
+            raise Unavailable("CLIENT_CLOSED", "the client was closed; nothing was sent")
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+
+async def _connect(profile: Profile) -> AsyncSignerClient:
+    return AsyncSignerClient(profile)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - optional, and only this client wants it
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _pages(fetch: Callable[[str], Any]) -> Iterator[Any]:
+    page_token = ""
+    while True:
+        page = fetch(page_token)
+        yield page
+        if not (page_token := page.next_page_token):
+            return

@@ -1,0 +1,185 @@
+"""What goes into a signing call and what comes out: requests ready for the wire, answers checked before use."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import google_crc32c
+
+from hsmsigner.client.errors import ChecksumMismatch, InvalidRequest, SigningClientError, Violation, error_of_status
+from hsmsigner.pb import resources_pb2, signing_pb2
+
+# The most that any appliance may be configured to take; more would break the stream it shares with other calls.
+_LARGEST_INPUT = 64 * 2**20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _short_names(enum: Any) -> dict[int, str]:
+    """Names of a wire enum without their common prefix: `SIGNING_ALGORITHM_ED25519` is ED25519."""
+    prefix = enum.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return {value.number: value.name.removeprefix(prefix) for value in enum.DESCRIPTOR.values}
+
+
+_ALGORITHM_NAMES = _short_names(resources_pb2.SigningAlgorithm)
+_PROTECTION_NAMES = _short_names(resources_pb2.ProtectionLevel)
+_FORMATS = {name: number for number, name in _short_names(signing_pb2.OutputFormat).items() if number}
+_ALGORITHMS = {name: number for number, name in _ALGORITHM_NAMES.items() if number}
+
+
+@dataclass(frozen=True, slots=True)
+class SignItem:
+    """One item of a batch; exactly one of `message` and `digest`. Without `request_id` a fresh one is made."""
+
+    name: str
+    message: bytes | None = None
+    digest: bytes | None = None
+    request_id: str | None = None
+    output_format: str = "RAW"
+    labels: Mapping[str, str] | None = None
+    validate_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature whose checksum, `request_id` and key name were checked.
+
+    `name` is the version that signed; `digest` is empty for EdDSA; `signature` is empty after `validate_only`.
+    `audit_sequence` is the number of its `sign.completed` record.
+    """
+
+    name: str
+    request_id: str
+    signature: bytes
+    digest: bytes
+    audit_sequence: int
+    policy_revision: int
+    algorithm: str
+    protection_level: str
+    authorize_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request as it is sent, however often: `frame` is a StreamSignRequest that holds it alone.
+
+    Serialized protobuf messages may be concatenated, which appends their repeated fields; so frames of many requests
+    are made by joining, and sending again costs nothing.
+    """
+
+    name: str
+    request_id: str
+    frame: bytes
+
+    def message(self) -> signing_pb2.SignRequest:
+        """The request itself, for the calls that are not a stream."""
+        return signing_pb2.StreamSignRequest.FromString(self.frame).requests[0]
+
+
+def prepare(item: SignItem) -> PreparedRequest:
+    """Check an item as far as the client can, and write it for the wire.
+
+    Raises:
+        InvalidRequest: not exactly one input, too large for any server, an unknown format, or a wrong type.
+    """
+    if (item.message is None) == (item.digest is None):
+        raise _invalid("message", "give exactly one of message and digest")
+    if item.message is not None and len(item.message) > _LARGEST_INPUT:
+        raise InvalidRequest("MESSAGE_TOO_LARGE", f"message: {len(item.message)} bytes, at most {_LARGEST_INPUT}")
+    output_format = _FORMATS.get(item.output_format)
+    if output_format is None:
+        raise _invalid("output_format", f"must be one of {', '.join(_FORMATS)}")
+    request_id = item.request_id or str(uuid.uuid4())
+    frame = signing_pb2.StreamSignRequest()
+    try:
+        request = frame.requests.add(
+            name=item.name,
+            request_id=request_id,
+            message=item.message,
+            digest=item.digest,
+            input_crc32c=google_crc32c.value(item.message if item.digest is None else item.digest),
+            output_format=output_format,
+            validate_only=item.validate_only,
+        )
+        if item.labels:
+            request.labels.update(item.labels)
+        # Deterministic, so that equal requests are equal bytes, map fields included.
+        return PreparedRequest(item.name, request_id, frame.SerializeToString(deterministic=True))
+    except (TypeError, ValueError) as error:
+        raise _invalid("request", f"cannot be written: {error}") from error
+
+
+def read_result(request: PreparedRequest, result: signing_pb2.SignResult) -> Signature | SigningClientError:
+    """Read one outcome of a stream or batch; an answer that fails its checks is a `ChecksumMismatch`."""
+    match result.WhichOneof("outcome"):
+        case "response":
+            return read_response(request, result.response)
+        case "error":
+            return error_of_status(result.error)
+        case _:
+            return ChecksumMismatch("UNREADABLE_ANSWER", f"the answer to {request.request_id} holds no outcome")
+
+
+def read_response(request: PreparedRequest, response: signing_pb2.SignResponse) -> Signature | ChecksumMismatch:
+    """Check that the answer is whole and belongs to this request, and read it."""
+    signature = response.signature
+    name = response.name
+    if google_crc32c.value(signature) != response.signature_crc32c:
+        return ChecksumMismatch("CHECKSUM_MISMATCH", f"the signature for {request.request_id} was damaged on the way")
+    if response.request_id != request.request_id:
+        return ChecksumMismatch(
+            "UNREADABLE_ANSWER", f"asked as {request.request_id}, answered as {response.request_id[:64]!r}"
+        )
+    if name != request.name and not name.startswith(request.name + "/versions/"):
+        return ChecksumMismatch("UNREADABLE_ANSWER", f"asked for {request.name}, signed by {name[:128]!r}")
+    decided = response.authorize_time
+    return Signature(
+        name=name,
+        request_id=request.request_id,
+        signature=signature,
+        digest=response.digest,
+        audit_sequence=response.audit_sequence,
+        policy_revision=response.policy_revision,
+        algorithm=algorithm_name(response.algorithm),
+        protection_level=_PROTECTION_NAMES.get(response.protection_level, "UNSPECIFIED"),
+        authorize_time=_EPOCH + timedelta(seconds=decided.seconds, microseconds=decided.nanos // 1000),
+    )
+
+
+def check_public_key(key: resources_pb2.PublicKey) -> resources_pb2.PublicKey:
+    """Give the key back if it is whole.
+
+    Raises:
+        ChecksumMismatch: damaged on the way.
+    """
+    if google_crc32c.value(key.der) != key.der_crc32c:
+        raise ChecksumMismatch("CHECKSUM_MISMATCH", f"the public key of {key.name} was damaged on the way")
+    return key
+
+
+def algorithm_name(number: int) -> str:
+    """The short name of a wire value, as in ECDSA_P256_SHA256; a newer server's may be only a number."""
+    return _ALGORITHM_NAMES.get(number) or str(number)
+
+
+def algorithm_number(name: str) -> resources_pb2.SigningAlgorithm.ValueType:
+    """The wire value of a short name.
+
+    Raises:
+        InvalidRequest: no such algorithm; names those there are.
+    """
+    number = _ALGORITHMS.get(name)
+    if number is None:
+        raise InvalidRequest(
+            "ALGORITHM_NOT_SUPPORTED", f"algorithm {name[:80]!r} is not known; use one of {', '.join(_ALGORITHMS)}"
+        )
+    return number  # type: ignore[return-value] # a number of the enum, from its own descriptor
+
+
+def _invalid(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(
+        "INVALID_FIELD", f"{field}: {message}", metadata={"field": field}, violations=(Violation(field, message),)
+    )
