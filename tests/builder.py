@@ -123,7 +123,13 @@ def asked(
     validate_only: bool = False,
 ) -> Asked:
     request = signing_request(
-        principal, request_id or fresh_id(), parse_name(name), kind, message, output_format, labels or {}
+        principal,
+        request_id or fresh_id(),
+        parse_name(name),
+        kind=kind,
+        body=message,
+        output_format=output_format,
+        labels=labels or {},
     )
     return Asked(request, validate_only)
 
@@ -141,9 +147,7 @@ def record_types(database: Path) -> list[str]:
 def usage_total(database: Path, quota: str) -> int:
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT counter, buckets FROM quota_usage").fetchall()
-    return sum(
-        count for counter, buckets in rows if f"|{quota}|" in counter for _, count in json.loads(buckets)
-    )
+    return sum(count for counter, buckets in rows if f"|{quota}|" in counter for _, count in json.loads(buckets))
 
 
 def check_invariants(database: Path) -> None:

@@ -47,7 +47,7 @@ class FakeClock:
 
 @dataclass
 class FakeToken:
-    """A token in memory. `answer` may replace the outcome of a task; `gate`, when set, holds signing back until opened."""
+    """A token in memory. `answer` may replace the outcome of a task; `gate`, when set, holds signing back."""
 
     connected: bool = True
     answer: Callable[[SignTask], SignOutcome | None] = lambda _task: None
@@ -63,7 +63,7 @@ class FakeToken:
             await self.gate.wait()
         return [self.answer(task) or self._sign(task) for task in tasks]
 
-    async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
+    async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:  # noqa: ARG002
         if self.fail_before_generate:
             raise _lost()
         self.keys[cka_id] = _new_key(algorithm)
@@ -71,7 +71,7 @@ class FakeToken:
             raise _lost()
         return self._pair(cka_id)
 
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:
+    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:  # noqa: ARG002
         if not self.connected:
             raise _lost()
         return self._pair(cka_id) if cka_id in self.keys else None

@@ -83,12 +83,8 @@ async def run_frontend(settings: Settings) -> None:
     )
     keys = Keys(store, token, governance, wall_clock)
     health = Health(token, lambda: committer.can_record)
-    use_cases = UseCases(
-        Signing(committer), keys, Policies(store, governance, wall_clock), Audit(store, governance)
-    )
-    server = ApiServer(
-        settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health
-    )
+    use_cases = UseCases(Signing(committer), keys, Policies(store, governance, wall_clock), Audit(store, governance))
+    server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
     await token.start()
     background = _Background(stopping)
     background.start(committer.run())

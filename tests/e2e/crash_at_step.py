@@ -86,7 +86,8 @@ async def main(folder: Path, step: str, request_id: str) -> None:
         (folder / "key.pem").write_bytes(pem)
     Trap.step = step
     answer = await signer.sign(request_id=RequestId(request_id))
-    print(answer.signature.hex(), flush=True)
+    sys.stdout.write(answer.signature.hex())
+    sys.stdout.flush()
     await signer.stop()
 
 

@@ -64,7 +64,7 @@ def test_tls_1_3_is_spoken_and_tls_1_2_is_refused(appliance: Appliance) -> None:
 
     old = own_context(appliance)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    with pytest.raises(OSError, match="(?i)alert|reset|handshake|eof"):
+    with pytest.raises(OSError, match=r"(?i)alert|reset|handshake|eof"):
         handshake(appliance, old)
 
 
@@ -96,7 +96,9 @@ def test_an_expired_client_is_refused(appliance: Appliance, tmp_path: Path) -> N
     assert still_signs(appliance)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 64, b"\x16\x03\x01\xff\xff"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 64, b"\x16\x03\x01\xff\xff"]
+)
 def test_garbage_on_the_port_harms_nobody(appliance: Appliance, garbage: bytes) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", appliance.port), 5) as connection:

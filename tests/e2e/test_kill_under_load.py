@@ -6,7 +6,9 @@ import hashlib
 import threading
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -29,7 +31,7 @@ class Load:
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._client = self.appliance.client()
         self._threads = [threading.Thread(target=self._sign_on) for _ in range(THREADS)]
         for thread in self._threads:
@@ -58,9 +60,8 @@ class Load:
 
 def check_log(appliance: Appliance, load: Load) -> None:
     """Every released signature has its record, and the record is of that very signature."""
-    completed = {
-        str(record["request_id"]): record for record in read_log(appliance.database) if record["type"] == "sign.completed"
-    }
+    records = read_log(appliance.database)
+    completed = {str(record["request_id"]): record for record in records if record["type"] == "sign.completed"}
     for request_id, signature in load.released.items():
         assert completed[request_id]["signature_sha256"] == hashlib.sha256(signature.signature).hexdigest()
         assert completed[request_id]["sequence"] == signature.audit_sequence
@@ -112,6 +113,4 @@ def test_no_window_holds_more_than_the_quota_across_kills(tmp_path: Path) -> Non
 
 
 def _microseconds(time: str) -> int:
-    from datetime import datetime
-
     return round(datetime.fromisoformat(time).timestamp() * 1_000_000)

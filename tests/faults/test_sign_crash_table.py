@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,6 +30,12 @@ from tests.fakes import FakeToken
 
 def run(scenario: object) -> None:
     asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Poll: what is waited for is in the store, which tells nobody. `run` bounds the time."""
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0.005)
 
 
 async def refusal(signer: Signer, **options: object) -> SignerError:
@@ -153,8 +159,7 @@ def test_kill_between_authorization_and_outcome_is_interrupted_at_the_next_start
         await signer.create_key()
         request_id = fresh_id()
         waiting = asyncio.create_task(signer.sign(request_id=request_id))
-        while "sign.authorized" not in record_types(signer.database):
-            await asyncio.sleep(0.005)
+        await until(lambda: "sign.authorized" in record_types(signer.database))
         await signer.die()
         waiting.cancel()
         signer.token.gate = None
@@ -208,8 +213,7 @@ def test_nothing_is_signed_when_the_authorization_cannot_be_recorded(tmp_path: P
             assert signer.token.signed == []
             assert not signer.committer.can_record
             store.fail = ""
-            while not signer.committer.can_record:
-                await asyncio.sleep(0.01)
+            await until(lambda: signer.committer.can_record)
             assert (await signer.sign()).signature
 
     run(scenario())
@@ -224,8 +228,7 @@ def test_a_signature_whose_outcome_cannot_be_recorded_is_withheld(tmp_path: Path
             store, request_id = signer.store, fresh_id()
             assert isinstance(store, FailingStore)
             waiting = asyncio.create_task(refusal(signer, request_id=request_id))
-            while "sign.authorized" not in record_types(signer.database):
-                await asyncio.sleep(0.005)
+            await until(lambda: "sign.authorized" in record_types(signer.database))
             store.fail = moment
 
             gate.set()
@@ -233,8 +236,7 @@ def test_a_signature_whose_outcome_cannot_be_recorded_is_withheld(tmp_path: Path
 
             assert error.reason is Reason.AUDIT_UNAVAILABLE
             store.fail = ""
-            while not signer.committer.can_record:
-                await asyncio.sleep(0.01)
+            await until(lambda: signer.committer.can_record)
             assert (await signer.sign(request_id=request_id)).signature
             assert usage_total(signer.database, "burst") == 1
 
@@ -264,8 +266,7 @@ def test_a_caller_that_goes_away_changes_nothing_about_its_signature(tmp_path: P
             await signer.create_key()
             request_id = fresh_id()
             gone = asyncio.create_task(signer.sign(request_id=request_id))
-            while "sign.authorized" not in record_types(signer.database):
-                await asyncio.sleep(0.005)
+            await until(lambda: "sign.authorized" in record_types(signer.database))
 
             gone.cancel()
             gate.set()

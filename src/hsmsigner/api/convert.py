@@ -23,6 +23,7 @@ from hsmsigner.operations.sign import Asked
 from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
 
 MAX_PAGE = 1000
+_MAX_TOKEN_DIGITS = 18
 _DEFAULT_PAGE = 100
 
 _FORMATS = {
@@ -30,7 +31,9 @@ _FORMATS = {
     for name, number in signing_pb2.OutputFormat.items()
     if number
 } | {signing_pb2.OUTPUT_FORMAT_UNSPECIFIED: OutputFormat.RAW}
-_ALGORITHMS = {name.removeprefix("SIGNING_ALGORITHM_"): number for name, number in resources_pb2.SigningAlgorithm.items()}
+_ALGORITHMS = {
+    name.removeprefix("SIGNING_ALGORITHM_"): number for name, number in resources_pb2.SigningAlgorithm.items()
+}
 _ALGORITHM_NAMES = {number: name for name, number in _ALGORITHMS.items() if number}
 
 # The same few keys are named in every request.
@@ -64,7 +67,9 @@ class Converter:
         labels = item.labels
         if labels:
             check_labels(labels, f"{where}labels")
-        request = signing_request(principal, request_id, name, kind, body, output_format, labels)
+        request = signing_request(
+            principal, request_id, name, kind=kind, body=body, output_format=output_format, labels=labels
+        )
         return Asked(request, item.validate_only)
 
     def _check_body(self, item: signing_pb2.SignRequest, body: bytes, field: str) -> None:
@@ -172,7 +177,7 @@ def page_start(token: str) -> int:
     """
     if not token:
         return 0
-    if not (token.isascii() and token.isdigit() and len(token) <= 18):
+    if not (token.isascii() and token.isdigit() and len(token) <= _MAX_TOKEN_DIGITS):
         raise invalid_field("page_token", "must be empty or taken from the previous answer")
     return int(token)
 

@@ -22,7 +22,7 @@ _DETAILS = "grpc-status-details-bin"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs leave it Any
+class Edge(grpc.aio.ServerInterceptor):
     """Wraps each method once; health and reflection need a certificate (the handshake saw to that) but no principal."""
 
     def __init__(self, authenticator: Authenticator) -> None:
@@ -31,9 +31,9 @@ class Edge(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs leave
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Find the wrapped handler of a method; made at its first call."""
         method = str(handler_call_details.method)
         wrapped = self._wrapped.get(method)
@@ -92,9 +92,7 @@ def _typed(error: Exception) -> SignerError:
     )
 
 
-async def _abort(
-    context: Context, error: SignerError, method: str, caller: Caller | None, started: float
-) -> NoReturn:
+async def _abort(context: Context, error: SignerError, method: str, caller: Caller | None, started: float) -> NoReturn:
     _log_call(method, caller, started, error.reason.value)
     details = to_status(error).SerializeToString()
     await context.abort(grpc_code(error.reason), error.message, ((_DETAILS, details),))

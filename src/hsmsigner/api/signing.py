@@ -41,9 +41,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         signed = await self._signing.sign(asked, deadline_of(context))
         return self._converter.sign_response(signed, request.request_id)
 
-    async def BatchSign(
-        self, request: signing_pb2.BatchSignRequest, context: Context
-    ) -> signing_pb2.BatchSignResponse:
+    async def BatchSign(self, request: signing_pb2.BatchSignRequest, context: Context) -> signing_pb2.BatchSignResponse:
         if not 1 <= len(request.requests) <= MAX_BATCH:
             raise invalid_field("requests", f"must have 1-{MAX_BATCH} items, not {len(request.requests)}")
         checked = self._check_items(request.requests)
@@ -71,9 +69,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         async for frame in stream.serve(request_iterator):
             yield frame
 
-    async def GetPublicKey(
-        self, request: signing_pb2.GetPublicKeyRequest, context: Context
-    ) -> resources_pb2.PublicKey:
+    async def GetPublicKey(self, request: signing_pb2.GetPublicKeyRequest, context: Context) -> resources_pb2.PublicKey:
         return public_key(self._keys.public_key(current_principal(), parse_name(request.name)))
 
     async def ListPublicKeys(
@@ -102,5 +98,6 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
 
 def deadline_of(context: Context) -> float | None:
     """The RPC's deadline on the event loop's clock."""
-    remaining = context.time_remaining()
+    # The stubs say that every RPC has a deadline; a client need not set one.
+    remaining: float | None = context.time_remaining()
     return None if remaining is None else asyncio.get_running_loop().time() + remaining

@@ -37,7 +37,9 @@ class CertificateFiles:
     def server_credentials(self) -> grpc.ServerCredentials:
         """Credentials whose certificates every new handshake takes from the newest files."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration, self._fetch, require_client_authentication=True
+            self._configuration,
+            self._fetch,  # type: ignore[arg-type]  # gRPC takes None for "as before"; its stubs do not know
+            require_client_authentication=True,
         )
 
     def is_revoked(self, fingerprint: str) -> bool:

@@ -15,6 +15,7 @@ import coincurve
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from hsmsigner.domain.algorithm import HashName, Padding, SigningAlgorithm
+from hsmsigner.domain.key import KeyVersion
 from hsmsigner.domain.policy import InputKind
 from hsmsigner.errors import Reason, SignerError
 
@@ -41,31 +42,25 @@ class SignaturePlan:
     encode: Callable[[bytes], bytes]
 
 
-def plan_signature(
-    algorithm: SigningAlgorithm,
-    version_name: str,
-    public_key: bytes,
-    kind: InputKind,
-    body: bytes,
-    output_format: OutputFormat,
-) -> SignaturePlan:
+def plan_signature(version: KeyVersion, kind: InputKind, body: bytes, output_format: OutputFormat) -> SignaturePlan:
     """Work out what has to be signed and how the answer will be written.
 
     Raises:
         SignerError: FORMAT_NOT_SUPPORTED when algorithm, input and format do not go together, INVALID_FIELD for a
             digest of the wrong length.
     """
+    algorithm = version.algorithm
     if kind is InputKind.DIGEST:
         _check_digest(algorithm, body)
     if output_format in _JWS:
-        return _plan_jws(algorithm, version_name, kind, body, output_format)
+        return _plan_jws(version, kind, body, output_format)
     to_be_signed = body if kind is InputKind.DIGEST else algorithm.to_be_signed(body)
     if output_format is OutputFormat.RAW:
         return SignaturePlan(to_be_signed, bytes)
     if output_format is OutputFormat.DER and algorithm.padding is Padding.ECDSA:
         return SignaturePlan(to_be_signed, encode_der)
     if output_format is OutputFormat.ETHEREUM and algorithm.hash_name is HashName.KECCAK256:
-        return SignaturePlan(to_be_signed, lambda raw: encode_ethereum(raw, to_be_signed, public_key))
+        return SignaturePlan(to_be_signed, lambda raw: encode_ethereum(raw, to_be_signed, version.public_key))
     raise _not_supported(algorithm, output_format)
 
 
@@ -76,7 +71,7 @@ def encode_der(raw: bytes) -> bytes:
 
 
 def encode_ethereum(raw: bytes, digest: bytes, public_key: bytes) -> bytes:
-    """r || s || v, 65 bytes: s in the lower half (EIP-2), v = 27 + recovery id (Yellow Paper, appendix F).
+    """Write r || s || v, 65 bytes: s in the lower half (EIP-2), v = 27 + recovery id (Yellow Paper, appendix F).
 
     The token does not say which of the candidate points it used, so both are tried against the key.
 
@@ -98,12 +93,11 @@ def encode_ethereum(raw: bytes, digest: bytes, public_key: bytes) -> bytes:
     raise SignerError(Reason.SIGNATURE_INVALID, "the signature does not lead back to the key; nothing was released")
 
 
-def _plan_jws(
-    algorithm: SigningAlgorithm, version_name: str, kind: InputKind, body: bytes, output_format: OutputFormat
-) -> SignaturePlan:
+def _plan_jws(version: KeyVersion, kind: InputKind, body: bytes, output_format: OutputFormat) -> SignaturePlan:
+    algorithm = version.algorithm
     if algorithm.jws is None or kind is InputKind.DIGEST:
         raise _not_supported(algorithm, output_format)
-    header = json.dumps({"alg": algorithm.jws, "kid": version_name}, separators=(",", ":")).encode()
+    header = json.dumps({"alg": algorithm.jws, "kid": str(version.name)}, separators=(",", ":")).encode()
     protected, payload = _base64url(header), _base64url(body)
     shown = payload if output_format is OutputFormat.JWS_COMPACT else b""
     return SignaturePlan(

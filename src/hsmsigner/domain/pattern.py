@@ -26,9 +26,7 @@ def _match_segments(patterns: list[str], names: list[str]) -> bool:
         if pattern == "**":
             row = [any(reachable[: index + 1]) for index in range(len(names) + 1)]
         else:
-            row = [False] + [
-                reachable[index] and _match_segment(pattern, name) for index, name in enumerate(names)
-            ]
+            row = [False] + [reachable[index] and _match_segment(pattern, name) for index, name in enumerate(names)]
         reachable = row
     return reachable[-1]
 

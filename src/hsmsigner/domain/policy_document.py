@@ -41,6 +41,7 @@ def _no_quota_said_aloud(value: Any) -> Any:
 PatternText = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[!-{}~]+$"), AfterValidator(_checked_pattern)
 ]
+GroupName = Annotated[str, StringConstraints(pattern=_NAME)]
 DurationText = Annotated[str, AfterValidator(_checked_duration)]
 
 
@@ -69,7 +70,7 @@ class _KeyRule(_Model):
 
 class _Document(_Model):
     version: Literal[1]
-    groups: dict[Annotated[str, StringConstraints(pattern=_NAME)], Annotated[list[PatternText], Field(min_length=1)]] = {}
+    groups: dict[GroupName, Annotated[list[PatternText], Field(min_length=1)]] = {}
     grants: list[_Grant]
     keys: list[_KeyRule]
 
@@ -118,8 +119,8 @@ def _cross_checks(model: _Document, source: PositionedYaml) -> Iterator[Problem]
         for position, principal in enumerate(grant.principals):
             name = principal.removeprefix(_GROUP)
             if principal.startswith(_GROUP) and name not in model.groups:
-                path = ("grants", index, "principals", position)
-                yield source.problem(path, f"group {name!r} is not defined under `groups`")
+                place = ("grants", index, "principals", position)
+                yield source.problem(place, f"group {name!r} is not defined under `groups`")
     seen: set[str] = set()
     for index, rule in enumerate(model.keys):
         for position, quota in enumerate(rule.quotas or ()):
@@ -131,9 +132,14 @@ def _cross_checks(model: _Document, source: PositionedYaml) -> Iterator[Problem]
 
 def _problems(error: ValidationError, source: PositionedYaml) -> list[Problem]:
     return sorted(
-        (source.problem(fault["loc"], _message(fault["type"], fault["msg"])) for fault in error.errors()),
+        (source.problem(_path(fault["loc"]), _message(fault["type"], fault["msg"])) for fault in error.errors()),
         key=lambda problem: (problem.line, problem.column),
     )
+
+
+def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    # Pydantic's way of saying that a mapping's key is at fault, not its value.
+    return tuple(part for part in location if part != "[key]")
 
 
 def _message(kind: str, text: str) -> str:

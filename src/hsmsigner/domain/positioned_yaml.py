@@ -51,8 +51,8 @@ class PositionedYaml:
         if duplicates:
             raise DocumentError(duplicates)
         try:
-            self.data: Any = yaml.SafeLoader("").construct_document(self._root)  # type: ignore[no-untyped-call]
-        except (yaml.YAMLError, ValueError) as error:
+            self.data: Any = yaml.SafeLoader("").construct_document(self._root)
+        except (yaml.YAMLError, ValueError, LookupError) as error:  # PyYAML itself trips over `!!int ''`, `!!bool x`
             raise DocumentError([Problem(0, 0, "(document)", "has a value that cannot be read")]) from error
 
     def problem(self, path: Path, message: str) -> Problem:
@@ -70,8 +70,9 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML without aliases: one page of them can unfold to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs stop here
+            raise yaml.MarkedYAMLError(None, None, "aliases are not allowed", mark)
         return super().compose_node(parent, index)
 
 
@@ -79,7 +80,7 @@ def _compose(document: bytes) -> yaml.Node:
     if len(document) > MAX_DOCUMENT_BYTES:
         raise DocumentError([Problem(0, 0, "(document)", "is larger than 1 MiB")])
     try:
-        root: yaml.Node | None = _StrictLoader(document.decode("utf-8")).get_single_node()  # type: ignore[no-untyped-call]
+        root: yaml.Node | None = _StrictLoader(document.decode("utf-8")).get_single_node()
         if root is None:
             raise DocumentError([Problem(1, 1, "(document)", "is empty")])
         _check_shape(root, 0)
@@ -89,7 +90,7 @@ def _compose(document: bytes) -> yaml.Node:
         mark = error.problem_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         raise DocumentError([Problem(*place, "(document)", str(error.problem))]) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the last two: chr() of "\\U00110000"
         raise DocumentError([Problem(0, 0, "(document)", "is not readable YAML")]) from error
     return root
 

@@ -54,10 +54,11 @@ class Spend:
 def spend(quota: Quota, usage: Usage, now: Instant) -> Spend:
     """Count one authorization at `now`, or refuse it.
 
-    A sub-bucket that the window overlaps only in part counts in full, and a bucket later than `now` (the clock was set
-    back) counts too: the quota errs towards refusing, so that P5 holds for every window wherever it starts.
+    A sub-bucket that the window overlaps only in part counts in full, and a `now` before the newest bucket (the clock
+    was set back) counts in that bucket: the quota errs towards refusing, so that P5 holds for every window wherever it
+    starts.
     """
-    current = now // quota.bucket_us
+    current = max(now // quota.bucket_us, usage.buckets[-1][0] if usage.buckets else 0)
     alive = tuple(bucket for bucket in usage.buckets if bucket[0] >= current - SUB_BUCKETS)
     observed = sum(count for _, count in alive)
     if observed >= quota.count:
@@ -76,8 +77,6 @@ def give_back(quota: Quota, usage: Usage, spent_at: Instant) -> Usage:
 def _add(buckets: tuple[tuple[int, int], ...], current: int) -> tuple[tuple[int, int], ...]:
     if buckets and buckets[-1][0] == current:
         return (*buckets[:-1], (current, buckets[-1][1] + 1))
-    if buckets and buckets[-1][0] > current:
-        return tuple(sorted((dict(buckets) | {current: dict(buckets).get(current, 0) + 1}).items()))
     return (*buckets, (current, 1))
 
 

@@ -17,6 +17,8 @@ from hsmsigner.errors import invalid_field
 RequestId = NewType("RequestId", str)
 
 MAX_LABELS = 16
+MAX_LABEL_NAME = 63
+MAX_LABEL_VALUE = 255
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -41,8 +43,10 @@ def check_labels(labels: Mapping[str, str], field: str = "labels") -> None:
     if len(labels) > MAX_LABELS:
         raise invalid_field(field, f"must be at most {MAX_LABELS}")
     for name, value in labels.items():
-        if not 1 <= len(name) <= 63 or len(value) > 255:
-            raise invalid_field(field, "keys must have 1-63 characters, values at most 255")
+        if not 1 <= len(name) <= MAX_LABEL_NAME or len(value) > MAX_LABEL_VALUE:
+            raise invalid_field(
+                field, f"keys must have 1-{MAX_LABEL_NAME} characters, values at most {MAX_LABEL_VALUE}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ def signing_request(
     principal: Principal,
     request_id: RequestId,
     name: KeyName | VersionName,
+    *,
     kind: InputKind,
     body: bytes,
     output_format: OutputFormat,

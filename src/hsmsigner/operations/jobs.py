@@ -70,9 +70,7 @@ class Flight:
 
     def task(self) -> SignTask:
         """What the token is asked."""
-        return SignTask(
-            self.version.cka_id, self.version.public_key, self.version.algorithm, self.plan.to_be_signed
-        )
+        return SignTask(self.version.cka_id, self.version.public_key, self.version.algorithm, self.plan.to_be_signed)
 
     def resolve(self, answer: Answer) -> None:
         """Answer everyone who waits."""

@@ -33,9 +33,7 @@ CKA_ID_BYTES = 16
 class Keys:
     """The use cases behind KeyService and the public-key calls."""
 
-    def __init__(
-        self, store: Store, token: Token, governance: GovernanceCache, clock: Callable[[], Instant]
-    ) -> None:
+    def __init__(self, store: Store, token: Token, governance: GovernanceCache, clock: Callable[[], Instant]) -> None:
         self._store = store
         self._token = token
         self._governance = governance
@@ -133,7 +131,7 @@ class Keys:
             raise SignerError(Reason.ALGORITHM_NOT_SUPPORTED, message, field="algorithm")
 
     async def _reserve(self, wanted: PendingKey, principal: Principal, *, validate_only: bool) -> Key | PendingKey:
-        """Record that the key is about to be made; or say what an earlier call with this request_id reserved or made."""
+        """Record that the key is about to be made; or say what an earlier call with this id reserved or made."""
         async with self._store.transaction() as transaction:
             governance = self._governance.within(transaction)
             # Again, now that nothing can change: the policy may have been replaced since the first look.

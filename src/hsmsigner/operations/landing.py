@@ -37,7 +37,7 @@ def interrupted_error() -> SignerError:
     """What a client hears when nobody knows whether a signature was made."""
     return SignerError(
         Reason.SIGNATURE_INTERRUPTED,
-        "the token was lost while signing; nothing was released; retry with the same request_id, it is not counted again",
+        "the token was lost while signing; nothing was released; retry with the same request_id, which counts nothing",
         retry_after_s=RETRY_SOON_S,
     )
 

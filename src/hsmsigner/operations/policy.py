@@ -78,7 +78,7 @@ class Policies:
                 message = f"revision {in_force} is in force, not {expected_revision}; look at it and publish again"
                 raise SignerError(Reason.REVISION_CHANGED, message, metadata={"revision": str(in_force)})
             now = Instant(max(self._clock(), transaction.last_time))
-            revision = publish_within(transaction, document, in_force + 1, now, principal, comment)
+            revision = publish_within(transaction, document, in_force + 1, now, publisher=principal, comment=comment)
         await self._governance.reload(self._store)
         return revision
 
@@ -95,12 +95,13 @@ async def publish_first(store: Store, clock: Callable[[], Instant], document: by
             return False
         parse_policy(document, 1)
         now = Instant(max(clock(), transaction.last_time))
-        publish_within(transaction, document, 1, now, APPLIANCE, "the state folder's policy, at the first start")
+        comment = "the state folder's policy, at the first start"
+        publish_within(transaction, document, 1, now, publisher=APPLIANCE, comment=comment)
     return True
 
 
 def publish_within(
-    transaction: Transaction, document: bytes, number: int, now: Instant, publisher: Principal, comment: str
+    transaction: Transaction, document: bytes, number: int, now: Instant, *, publisher: Principal, comment: str
 ) -> PolicyRevision:
     """Write a checked document as revision `number`, with its record, and end the epoch."""
     sha256 = hashlib.sha256(document).hexdigest()

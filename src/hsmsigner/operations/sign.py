@@ -47,9 +47,7 @@ class Signing:
             raise answer
         return answer
 
-    async def sign_batch(
-        self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool
-    ) -> list[Answer]:
+    async def sign_batch(self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool) -> list[Answer]:
         """Sign a batch; one answer per item, in order."""
         futures = self.start(batch, deadline, all_or_nothing=all_or_nothing)
         return [await asyncio.shield(future) for future in futures]

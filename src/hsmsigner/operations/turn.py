@@ -61,11 +61,11 @@ class Turn:
         """Decide a group; a refused all-or-nothing group leaves only its refusals behind."""
         if not group.all_or_nothing:
             for job in group.jobs:
-                self._admit(job)
+                self.admit_one(job)
             return
         trial = self._fork()
         for job in group.jobs:
-            trial._admit(job)
+            trial.admit_one(job)
         refused = {id(job) for job, answer in trial.answers if isinstance(answer, SignerError)}
         if not refused:
             self._adopt(trial)
@@ -84,17 +84,14 @@ class Turn:
         for item in fields(self):
             setattr(self, item.name, getattr(trial, item.name))
 
-    def _admit(self, job: Job) -> None:
+    def admit_one(self, job: Job) -> None:
+        """Decide one job on its own."""
         try:
             known = self.rows.get(job.key)
             if known is None or job.validate_only:
                 self._decide(job, None)
             elif known.fingerprint != job.request.fingerprint():
-                raise SignerError(
-                    Reason.REQUEST_ID_REUSED,
-                    "this request_id was used for a different request; take a fresh one for each request",
-                    field="request_id",
-                )
+                raise _reused()
             elif known.state is RequestState.COMPLETED:
                 self._answer_again(job, known)
             elif known.state is RequestState.AUTHORIZED:
@@ -117,9 +114,7 @@ class Turn:
 
     def _allow(self, job: Job, allow: Allow, resumed: StoredRequest | None) -> None:
         request, version, now = job.request, allow.version, self.facts.now
-        plan = plan_signature(
-            version.algorithm, str(version.name), version.public_key, request.kind, request.body, request.output_format
-        )
+        plan = plan_signature(version, request.kind, request.body, request.output_format)
         fault = self.facts.token_fault or self.facts.unhealthy.get(str(version.name))
         if fault is not None:
             raise fault
@@ -139,9 +134,7 @@ class Turn:
         flight = Flight(
             request, stored, version, plan, allow.debits, self.next_sequence, resumed is not None, waiters=[job]
         )
-        self.entries.append(
-            record.authorized(request, allow, stored.policy_revision, is_resumed=resumed is not None)
-        )
+        self.entries.append(record.authorized(request, allow, stored.policy_revision, is_resumed=resumed is not None))
         for debit in allow.debits:
             self.usage[debit.counter] = debit.usage
             self.changed_usage.add(debit.counter)
@@ -150,11 +143,9 @@ class Turn:
         self.flights[job.key] = flight
 
     def _answer_again(self, job: Job, known: StoredRequest) -> None:
-        """P4: the stored signature, written out as the first time; the fingerprint says that the request is the same."""
+        """P4: the stored signature, written out as the first time; the fingerprints say that it is the same request."""
         version, request = self._version(known), job.request
-        plan = plan_signature(
-            version.algorithm, known.version, version.public_key, request.kind, request.body, request.output_format
-        )
+        plan = plan_signature(version, request.kind, request.body, request.output_format)
         signature = plan.encode(known.signature)
         self.answers.append((job, signed(version, plan, signature, known, known.completed_sequence)))
 
@@ -183,3 +174,8 @@ class Turn:
         """Drop a durable row: the next request with that id is a new one."""
         self.rows.pop(stored.key, None)
         self.deleted.append(stored.sequence)
+
+
+def _reused() -> SignerError:
+    message = "this request_id was used for a different request; take a fresh one for each request"
+    return SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id")

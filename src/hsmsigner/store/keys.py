@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.instant import Instant
@@ -37,7 +37,7 @@ class SqlKeyTable:
         self._connection = connection
 
     def load_all(self) -> list[Key]:
-        by_key: dict[str, list[Row[Any]]] = defaultdict(list)
+        by_key: dict[str, list[Any]] = defaultdict(list)
         complete = select(*_VERSION).where(versions.c.public_key.is_not(None))
         for row in self._connection.execute(complete.order_by(versions.c.key_id, versions.c.number)):
             by_key[row.key_id].append(row)
@@ -107,9 +107,7 @@ class SqlKeyTable:
         )
         if changed.rowcount != 1:
             raise SignerError(Reason.KEY_EXISTS, f"{version.name.key} was completed or given up meanwhile")
-        self._connection.execute(
-            update(keys).where(keys.c.key_id == key_id).values(primary_number=version.name.number)
-        )
+        self._connection.execute(update(keys).where(keys.c.key_id == key_id).values(primary_number=version.name.number))
 
     def delete_pending(self, name: KeyName) -> None:
         self._connection.execute(
@@ -118,7 +116,7 @@ class SqlKeyTable:
         self._connection.execute(delete(keys).where(keys.c.key_id == name.key_id, keys.c.primary_number.is_(None)))
 
 
-def _key(row: Row[Any], version_rows: list[Row[Any]]) -> Key:
+def _key(row: Any, version_rows: list[Any]) -> Key:
     name, algorithm = KeyName(row.key_id), ALGORITHMS[row.algorithm]
     return Key(
         name,

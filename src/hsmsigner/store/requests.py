@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.signing import RequestId
@@ -81,9 +81,13 @@ def _text(key: RequestKey) -> str:
     return f"{key.request_id}|{key.principal}"
 
 
-def _stored(row: Row[Any]) -> StoredRequest:
-    request_id, _, principal = row[0].partition("|")
-    return StoredRequest(RequestKey(principal, RequestId(request_id)), row[1], row[2], RequestState(row[3]), *row[4:])
+def _stored(row: Iterable[Any]) -> StoredRequest:
+    # By position, in the order of _COLUMNS: this runs for every row of every retry.
+    text, sequence, fingerprint, state, *rest = row
+    request_id, _, principal = text.partition("|")
+    return StoredRequest(
+        RequestKey(principal, RequestId(request_id)), sequence, fingerprint, RequestState(state), *rest
+    )
 
 
 def _values(request: StoredRequest) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The store and its one write transaction (`Store` and `Transaction` of operations/ports.py).
 
 SQL runs on the event loop's thread, where it is cheap (page cache); what waits for the disk or for another process,
-BEGIN IMMEDIATE and COMMIT, runs in one thread of its own. Running all of it in that thread would have both threads fight
-over the GIL at every row.
+BEGIN IMMEDIATE and COMMIT, runs in one thread of its own. Running all of it in that thread would have both threads
+fight over the GIL at every row.
 """
 
 from __future__ import annotations
@@ -183,9 +183,7 @@ def _check_end(connection: Connection) -> None:
     """See that the newest record is the one the tree ends with; the whole log is `hsmsigner audit verify`'s work."""
     row = connection.execute(_STATE).one()
     newest = connection.execute(
-        select(audit_records.c.sequence, audit_records.c.record)
-        .order_by(audit_records.c.sequence.desc())
-        .limit(1)
+        select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
     ).one_or_none()
     size = 0 if newest is None else newest.sequence + 1
     leaf = FIRST_PREVIOUS_HASH if newest is None else leaf_hash(newest.record)

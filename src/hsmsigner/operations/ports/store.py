@@ -1,4 +1,4 @@
-"""What the use cases need from the outside: the token and the store, as Protocols that state their guarantees."""
+"""What the use cases need from the durable store: one write transaction, and the rows it deals in."""
 
 from __future__ import annotations
 
@@ -14,94 +14,6 @@ from hsmsigner.domain.key import CkaId, Key, KeyName, KeyVersion
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.domain.record import Entry
 from hsmsigner.domain.signing import RequestId
-
-
-@unique
-class SignStatus(Enum):
-    """What is known of one item after the token was asked."""
-
-    SIGNED = "SIGNED"
-    NOT_CALLED = "NOT_CALLED"  # proven: no signature can exist
-    REFUSED = "REFUSED"  # the token was called and said no
-    WRONG_SIGNATURE = "WRONG_SIGNATURE"  # the token answered, and it does not verify
-    UNKNOWN = "UNKNOWN"  # a signature may exist somewhere
-
-
-@dataclass(frozen=True, slots=True)
-class SignTask:
-    """One item for the token: `data` is the digest, or the message for EdDSA."""
-
-    cka_id: CkaId
-    public_key: bytes  # SubjectPublicKeyInfo, DER
-    algorithm: SigningAlgorithm
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SignOutcome:
-    """`signature` is raw (r || s, RFC 8032, RSA integer) and has verified; empty unless SIGNED. `cause` is for logs."""
-
-    status: SignStatus
-    signature: bytes = b""
-    cause: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenKeyPair:
-    """A key pair as the token describes it (PKCS#11 v3.1 section 4.9)."""
-
-    public_key: bytes  # SubjectPublicKeyInfo, DER
-    local: bool
-    always_sensitive: bool
-    never_extractable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TokenStatus:
-    """Who answered, and which algorithms it can sign with."""
-
-    label: str
-    serial: str
-    module: str
-    algorithms: frozenset[str]
-
-
-class Token(Protocol):
-    """One token behind its worker process. All methods are coroutines of the frontend's one event loop."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether a worker is there to be asked; a hint, since it may go at any moment."""
-        ...
-
-    async def sign(self, tasks: Sequence[SignTask]) -> list[SignOutcome]:
-        """Sign and verify each task; one outcome per task, in order. Never raises: what is not known is UNKNOWN."""
-        ...
-
-    async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
-        """Generate a key pair: SIGN only, SENSITIVE, not EXTRACTABLE.
-
-        Raises:
-            SignerError: ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED (then nothing is left on the token), or
-                TOKEN_UNAVAILABLE, after which the pair may or may not exist: ask `find`.
-        """
-        ...
-
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:
-        """Look a key pair up; None only when a freshly opened token has none.
-
-        Raises:
-            SignerError: TOKEN_UNAVAILABLE when the token cannot be asked.
-        """
-        ...
-
-    async def status(self) -> TokenStatus:
-        """Ask the token something that only a working, logged-in token answers.
-
-        Raises:
-            SignerError: TOKEN_UNAVAILABLE.
-        """
-        ...
 
 
 @unique
@@ -246,14 +158,35 @@ class PolicyTable(Protocol):
 class Transaction(Protocol):
     """One write transaction. All of it becomes durable together, or none of it."""
 
-    # When the newest record was written; `now` of a transaction is never before it.
-    last_time: Instant
-    # Rises with every change of policy or keys; caches are good for one epoch.
-    epoch: int
-    requests: RequestTable
-    usage: UsageTable
-    keys: KeyTable
-    policies: PolicyTable
+    @property
+    def last_time(self) -> Instant:
+        """When the newest record was written; `now` of a transaction is never before it."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every change of policy or keys; caches are good for one epoch."""
+        ...
+
+    @property
+    def requests(self) -> RequestTable:
+        """Requests to sign."""
+        ...
+
+    @property
+    def usage(self) -> UsageTable:
+        """Quota counters."""
+        ...
+
+    @property
+    def keys(self) -> KeyTable:
+        """Keys and versions."""
+        ...
+
+    @property
+    def policies(self) -> PolicyTable:
+        """Policy revisions."""
+        ...
 
     @property
     def next_sequence(self) -> int:

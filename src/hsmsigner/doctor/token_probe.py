@@ -1,0 +1,115 @@
+"""Looks at the token from a process of its own: a module that hangs or crashes costs the doctor nothing.
+
+`python -m hsmsigner.doctor.token_probe CONFIG` prints one JSON object. It logs in exactly once. Never to be run while
+an appliance runs on the same token: SoftHSM2 is not safe for two processes (NoSuchToken, GeneralError).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hsmsigner.config import load_settings
+from hsmsigner.doctor.finding import Finding, fault, fine, warning
+from hsmsigner.domain.algorithm import ALGORITHMS
+from hsmsigner.errors import ConfigurationError
+from hsmsigner.token.faults import TokenError
+from hsmsigner.token.module import PinRefusedError, TokenModule, open_module
+
+_TIMEOUT_S = 30.0
+
+
+def check_token(config: Path) -> Iterator[Finding]:
+    """Load the module, find the token, log in once, list mechanisms; all in a child process."""
+    try:
+        done = subprocess.run(  # noqa: S603 - this very interpreter and package
+            [sys.executable, "-m", "hsmsigner.doctor.token_probe", str(config)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        yield fault(
+            "token",
+            f"the PKCS#11 module did not answer within {_TIMEOUT_S:.0f} s",
+            "is the device connected, and its network or daemon up? Try the vendor's own tool",
+        )
+        return
+    if done.returncode != 0:
+        cause = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
+        yield fault(
+            "token",
+            f"the PKCS#11 module brought its process down ({cause})",
+            "try the vendor's own tool, or its update",
+        )
+        return
+    # The last line is ours; what comes before, the module may have printed.
+    yield from findings_of(json.loads(done.stdout.splitlines()[-1]))
+
+
+def findings_of(report: dict[str, object]) -> Iterator[Finding]:
+    """Put what the probe, or a running token worker, reports into words."""
+    if "fault" in report:
+        # The text ends in its own way out.
+        yield fault("token", str(report["fault"]), str(report["way_out"]))
+        return
+    yield fine("token", f"{report['label']!r} (serial {report['serial']}) in {report['module']}")
+    able = report["algorithms"]
+    missing = [name for name in ALGORITHMS if not isinstance(able, list) or name not in able]
+    if len(missing) == len(ALGORITHMS):
+        yield fault(
+            "mechanisms",
+            "the token has no mechanism that this appliance signs with",
+            "is it the right token? It must have key generation and signing for RSA, EC or EdDSA",
+        )
+    elif missing:
+        yield warning(
+            "mechanisms",
+            f"the token lacks the mechanisms for {', '.join(missing)}",
+            "nothing to do unless you need one of these; creating such a key is refused",
+        )
+    else:
+        yield fine("mechanisms", f"all {len(ALGORITHMS)} algorithms")
+
+
+def _probe(config: Path) -> dict[str, object]:
+    settings = load_settings(config).token
+    try:
+        pin = settings.pin.read()
+        with contextlib.ExitStack() as stack:
+            module = open_module(settings)
+            stack.callback(_close, module)
+            module.login(pin)
+            return {
+                "label": module.label,
+                "serial": module.serial,
+                "module": module.description,
+                "algorithms": module.algorithms(),
+            }
+    except PinRefusedError as error:
+        way_out = "one try was spent on this; correct the PIN before you run doctor or serve again"
+        return {"fault": str(error), "way_out": way_out}
+    except ConfigurationError as error:
+        return {"fault": str(error), "way_out": "correct `token:` in the settings, or the token's own set-up"}
+    except TokenError as error:
+        return {
+            "fault": f"the token failed in {error.cause}",
+            "way_out": "look at the device with the vendor's own tool",
+        }
+
+
+def _close(module: TokenModule) -> None:
+    # What is being reported matters more than how the module takes its leave.
+    with contextlib.suppress(TokenError):
+        module.close()
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(_probe(Path(sys.argv[1]))))
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""The files that `hsmsigner init` writes, with $placeholders; read through importlib.resources."""
