@@ -182,8 +182,6 @@ def main() -> int:
     parser.add_argument("role", choices=("frontend", "token-worker"))
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args()
-    harden_process()
-    die_with_supervisor()
     os.umask(0o077)
     try:
         settings = load_settings(arguments.config)
@@ -192,6 +190,8 @@ def main() -> int:
             from hsmsigner.token.worker import run_token_worker
 
             return run_token_worker(settings)
+        harden_process()
+        die_with_supervisor()
         uvloop.run(run_frontend(settings))
     except (ConfigurationError, LogDamagedError) as error:
         _log.error("%s", error)

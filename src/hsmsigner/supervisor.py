@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsmsigner.api.tls import TLS13_ONLY
 from hsmsigner.config import Settings, load_settings
 from hsmsigner.errors import ConfigurationError
-from hsmsigner.process import EXIT_CONFIGURATION, PARENT_VARIABLE, harden_process
+from hsmsigner.process import EXIT_CONFIGURATION, PARENT_VARIABLE, TLS13_ONLY, harden_process
 from hsmsigner.telemetry import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ class _Supervisor:
         # In the order of starting; stopped the other way round, so that the frontend's last signatures find a worker.
         self._roles = (
             _Role("token-worker", environment, settings.token.call_timeout_s + _KILL_MARGIN_S),
-            _Role("frontend", without_pin | dict([TLS13_ONLY]), grace_s),
+            _Role("frontend", without_pin | TLS13_ONLY, grace_s),
         )
 
     async def run(self) -> int:

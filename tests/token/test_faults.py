@@ -15,11 +15,10 @@ import pytest
 
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask
+from hsmsigner.process import EXIT_RESTART
 from hsmsigner.token.client import TokenClient
 from tests.signing_tasks import P256, TestKey, check_signature, new_key
 from tests.softhsm import PATIENCE_S, RUN_WORKER, SoftHsm, Worker, until
-
-EXIT_RESTART = 75
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from hsmsigner.operations.ports import SignStatus
+from hsmsigner.process import EXIT_RESTART
 from hsmsigner.token.client import TokenClient
 from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm, until
 
-EXIT_RESTART = 75
 TIMEOUT_S = 1.0
 CLIENT_MODULES = [Path("/usr/lib/pkcs11/p11-kit-client.so"), *Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so")]
 

@@ -10,10 +10,10 @@ import pytest
 
 from hsmsigner.config import Secret
 from hsmsigner.errors import ConfigurationError
+from hsmsigner.process import EXIT_CONFIGURATION
 from hsmsigner.token.softhsm import create_softhsm_token
 from tests.softhsm import LABEL, SO_PIN, USER_PIN, SoftHsm
 
-EXIT_CONFIGURATION = 78
 SPY = Path("/usr/lib/x86_64-linux-gnu/pkcs11-spy.so")
 SPIES = [SPY, *Path("/usr/lib").glob("*/pkcs11/pkcs11-spy.so")]
 

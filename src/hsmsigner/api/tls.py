@@ -14,10 +14,6 @@ from hsmsigner.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 
-# gRPC has no setting for the lowest TLS version. Without a PSK, which nobody has, this suite can never be agreed on in
-# TLS 1.2; the suites of TLS 1.3 are not touched by it. Must be in the environment before gRPC starts.
-TLS13_ONLY = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-CHACHA20-POLY1305")
-
 
 class CertificateFiles:
     """The files of `TlsSettings`; `refresh` reads again what changed, and keeps the last good ones when it cannot."""

@@ -10,12 +10,12 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Self
 
+from hsmsigner.process import EXIT_RESTART
 from hsmsigner.token.sessions import TokenSession
 
 _LOGGER = logging.getLogger(__name__)
 
 # EX_TEMPFAIL (sysexits.h): the supervisor starts another worker.
-EXIT_RESTART = 75
 _LONGEST_POLL_S = 0.25
 
 

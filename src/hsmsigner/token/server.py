@@ -11,9 +11,9 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from hsmsigner.pb import token_pb2 as pb
-from hsmsigner.token.process import peer_uid
 from hsmsigner.token.protocol import FrameConnection, encode_frame
 from hsmsigner.token.service import TokenService
+from hsmsigner.token.unix import peer_uid
 
 _LOGGER = logging.getLogger(__name__)
 

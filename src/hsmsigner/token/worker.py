@@ -13,26 +13,24 @@ from pathlib import Path
 
 from hsmsigner.config import Settings
 from hsmsigner.errors import ConfigurationError
+from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, die_with_supervisor, harden_process
 from hsmsigner.token.faults import TokenError
 from hsmsigner.token.health import Health
 from hsmsigner.token.module import TokenModule, open_module
-from hsmsigner.token.pool import EXIT_RESTART, TokenPool, Watch, Watchdog
-from hsmsigner.token.process import (
-    harden,
+from hsmsigner.token.pool import TokenPool, Watch, Watchdog
+from hsmsigner.token.protocol import frame_limit, socket_address
+from hsmsigner.token.server import TokenServer
+from hsmsigner.token.service import TokenService
+from hsmsigner.token.sessions import TokenSession
+from hsmsigner.token.unix import (
     hold_lock,
     listening_socket,
     private_folder,
     supervisor_identity,
 )
-from hsmsigner.token.protocol import frame_limit, socket_address
-from hsmsigner.token.server import TokenServer
-from hsmsigner.token.service import TokenService
-from hsmsigner.token.sessions import TokenSession
 
 _LOGGER = logging.getLogger(__name__)
 
-# EX_CONFIG (sysexits.h): a restart cannot cure it.
-EXIT_CONFIGURATION = 78
 _LOCK_PATIENCE_S = 5.0
 
 
@@ -60,7 +58,8 @@ def run_token_worker(settings: Settings) -> int:
 
 
 def _run(settings: Settings) -> int:
-    harden()
+    harden_process()
+    die_with_supervisor()
     run_dir = settings.run_dir
     private_folder(run_dir)
     address = socket_address(settings.token_socket)

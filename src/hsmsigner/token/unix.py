@@ -1,12 +1,9 @@
-"""What the worker does to itself as a Linux process, and how it knows its supervisor and its twin."""
+"""Unix sockets, locks and peers: how the worker knows its supervisor, its twin and who calls."""
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
-import resource
-import signal
 import socket
 import struct
 import time
@@ -14,31 +11,8 @@ from pathlib import Path
 
 from hsmsigner.errors import ConfigurationError
 
-# linux/prctl.h
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _UCRED = struct.Struct("3i")
 _START_TIME_FIELD = 19
-
-
-def harden() -> None:
-    """No core dump, no reading of our memory by others of our user, and no life without the supervisor.
-
-    The death signal is SIGKILL, so that a new supervisor's worker never meets the old one on the token. It is bound to
-    the thread that spawned us (prctl(2)): supervisors spawn from a thread that lives as long as they do.
-
-    Raises:
-        ConfigurationError: the kernel refused.
-    """
-    parent = os.getppid()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_PDEATHSIG, signal.SIGKILL)):
-        if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-            raise ConfigurationError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != parent:
-        # It died before the kernel knew whom to tell.
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def peer_uid(connection: socket.socket) -> int:

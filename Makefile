@@ -1,0 +1,55 @@
+# Every target first calls scripts/bootstrap, which makes the machine and .venv ready and is quick when they are.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+DEV := .dev
+LISTEN ?= 127.0.0.1:8443
+ARGS ?=
+
+.PHONY: help bootstrap demo run test check lint format bench proto requirements clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+bootstrap: ## install what is missing: system packages, .venv, pinned Python packages
+	@scripts/bootstrap
+
+demo: bootstrap ## the whole story in one screen, on a throw-away appliance
+	@$(BIN)/python -m hsmsigner.cli.demo demo/pacs009.xml
+
+run: bootstrap ## serve on 127.0.0.1:8443 with a persistent dev state folder (.dev); LISTEN=host:port
+	@$(BIN)/python -m hsmsigner.cli.run_dev --state $(DEV) --listen $(LISTEN)
+
+test: lint check ## lint, then the whole test suite
+
+check: bootstrap ## the test suite alone; ARGS="-k name"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not serial" $(ARGS)
+	@$(BIN)/python -m pytest -q -m serial $(ARGS) || [ $$? -eq 5 ]
+
+lint: bootstrap ## ruff, mypy --strict, import-linter, and whether the generated code is fresh
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; scripts/generate-pb "$$fresh"; \
+	  diff -r --exclude=__pycache__ "$$fresh" src/hsmsigner/pb || { echo 'src/hsmsigner/pb is not what proto/ says: run `make proto`'; exit 1; }
+
+format: bootstrap ## let ruff rewrite the code
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: bootstrap ## measure rates and latency against the bare token and an empty server; ARGS="--help"
+	@$(BIN)/hsmsigner bench $(ARGS)
+
+proto: bootstrap ## write src/hsmsigner/pb anew from proto/
+	@scripts/generate-pb
+
+requirements: bootstrap ## pin the newest allowed versions again (see requirements/README.md)
+	@scripts/compile-requirements
+
+clean: ## remove .venv and caches; the dev state folder .dev stays
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
