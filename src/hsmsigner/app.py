@@ -93,6 +93,7 @@ async def run_frontend(settings: Settings) -> None:
     background.start(_refresh(certificates))
     _write_address(settings.address_file, await server.start())
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     await stopping.wait()
     await server.stop()
     settings.address_file.unlink(missing_ok=True)

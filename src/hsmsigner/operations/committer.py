@@ -34,7 +34,9 @@ MAX_IN_FLIGHT = 1024
 # With this many at the token a turn begins at most this often: a turn has a price of its own (statements, thread
 # hand-overs, fsync), and one that serves ten is ten times cheaper.
 BUSY = 4
+ENOUGH = 64
 TURN_EVERY_S = 0.005
+GATHER_STEP_S = 0.0005
 UNHEALTHY_S = 60.0
 HEAL_EVERY_S = 1.0
 EXPIRE_EVERY_S = 5.0
@@ -116,8 +118,9 @@ class Committer:
 
     async def _gather(self, started_s: float) -> None:
         """Under load, let more requests and outcomes come in before the next turn; alone, a request never waits."""
-        if len(self._in_flight) >= BUSY and self._queued < MAX_TURN:
-            await asyncio.sleep(max(0.0, started_s + TURN_EVERY_S - self._now_s()))
+        until_s = started_s + TURN_EVERY_S
+        while len(self._in_flight) >= BUSY and self._queued + len(self._landings) < ENOUGH and self._now_s() < until_s:
+            await asyncio.sleep(GATHER_STEP_S)
 
     async def _turn(self) -> None:
         groups, landings = self._take_groups(), self._take_landings()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
+from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.schema import sign_requests as table
 
 _COLUMNS = (
@@ -29,11 +30,12 @@ _FIND = select(*_COLUMNS).where(table.c.request_key.in_(bindparam("keys", expand
 _FIND_AUTHORIZED = (
     select(*_COLUMNS).where(table.c.state == "AUTHORIZED").order_by(table.c.sequence).limit(bindparam("most"))
 )
-_INSERT = insert(table)
-_UPDATE = (
+_INSERT = BulkStatement(insert(table), ("request_key", "sequence", "fingerprint", "expire_time", *_MUTABLE))
+_UPDATE = BulkStatement(
     update(table)
     .where(table.c.sequence == bindparam("row"))
-    .values({name: bindparam(f"new_{name}") for name in _MUTABLE})
+    .values({name: bindparam(f"new_{name}") for name in _MUTABLE}),
+    (*(f"new_{name}" for name in _MUTABLE), "row"),
 )
 _OLDEST = select(table.c.sequence, table.c.state, table.c.expire_time).order_by(table.c.sequence)
 
@@ -55,11 +57,14 @@ class SqlRequestTable:
 
     def insert(self, requests: Sequence[StoredRequest]) -> None:
         if requests:
-            self._connection.execute(_INSERT, [_values(request) for request in requests])
+            _INSERT.run(
+                self._connection,
+                [(_text(row.key), row.sequence, row.fingerprint, row.expire_time, *_mutable(row)) for row in requests],
+            )
 
     def update(self, requests: Sequence[StoredRequest]) -> None:
         if requests:
-            self._connection.execute(_UPDATE, [_changes(request) for request in requests])
+            _UPDATE.run(self._connection, [(*_mutable(row), row.sequence) for row in requests])
 
     def delete(self, sequences: Sequence[int]) -> None:
         if sequences:
@@ -90,18 +95,13 @@ def _stored(row: Iterable[Any]) -> StoredRequest:
     )
 
 
-def _values(request: StoredRequest) -> dict[str, object]:
-    return {
-        "request_key": _text(request.key),
-        "sequence": request.sequence,
-        "fingerprint": request.fingerprint,
-        "expire_time": request.expire_time,
-    } | {name: _mutable(request, name) for name in _MUTABLE}
-
-
-def _changes(request: StoredRequest) -> dict[str, object]:
-    return {"row": request.sequence} | {f"new_{name}": _mutable(request, name) for name in _MUTABLE}
-
-
-def _mutable(request: StoredRequest, name: str) -> object:
-    return request.state.value if name == "state" else getattr(request, name)
+def _mutable(row: StoredRequest) -> tuple[object, ...]:
+    """Values of the columns `_MUTABLE`, in its order."""
+    return (
+        row.state.value,
+        row.version,
+        row.policy_revision,
+        row.authorize_time,
+        row.completed_sequence,
+        row.signature,
+    )

@@ -20,6 +20,7 @@ from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry, encode_record
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import LogPage
+from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.engine import migrate, open_reader, open_writer
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
@@ -34,7 +35,7 @@ _STATE = select(
     appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
 ).where(appliance.c.id == 1)
 _SAVE_STATE = update(appliance).where(appliance.c.id == 1)
-_INSERT_RECORD = insert(audit_records)
+_INSERT_RECORD = BulkStatement(insert(audit_records), ("sequence", "record"))
 _READ_RECORDS = (
     select(audit_records.c.sequence, audit_records.c.record)
     .where(audit_records.c.sequence >= bindparam("start"))
@@ -67,14 +68,15 @@ class SqlTransaction:
         return self._edge.size
 
     def append(self, entries: Sequence[Entry], now: Instant) -> int:
-        first, time, rows = self._edge.size, format_instant(now), []
+        first, time = self._edge.size, format_instant(now)
+        rows: list[tuple[int, bytes]] = []
         for entry in entries:
             record = encode_record(entry, self._edge.size, time, self._last_leaf)
-            rows.append({"sequence": self._edge.size, "record": record})
+            rows.append((self._edge.size, record))
             self._last_leaf = leaf_hash(record)
             self._edge = self._edge.append(self._last_leaf)
         if rows:
-            self._connection.execute(_INSERT_RECORD, rows)
+            _INSERT_RECORD.run(self._connection, rows)
             self.last_time = now
             self._save_state()
         return first
