@@ -57,7 +57,7 @@ class Signer:
     policy: str = POLICY
     clock: FakeClock = field(default_factory=FakeClock)
     token: FakeToken = field(default_factory=FakeToken)
-    limits: CommitterLimits = field(default_factory=CommitterLimits)
+    limits: CommitterLimits = field(default_factory=lambda: CommitterLimits(4096, 64 * 2**20, 86_400))
     store_class: Callable[[str], SqlStore] = SqlStore
 
     @property

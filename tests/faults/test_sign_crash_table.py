@@ -375,7 +375,9 @@ def test_validate_only_decides_and_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with make_signer(tmp_path, limits=CommitterLimits(queue=2)) as signer:
+        async with make_signer(
+            tmp_path, limits=CommitterLimits(queue=2, queue_bytes=2**20, retention_s=86_400)
+        ) as signer:
             await signer.create_key()
 
             answers = [future for _ in range(3) for future in signer.signing.start([asked()], None)]

@@ -31,12 +31,12 @@ Answer = Signed | SignerError
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request and the future its caller waits on. `deadline` is the event loop's time, None for no deadline."""
+    """One request and the future its caller waits on. `deadline_s` is the event loop's time, None for no deadline."""
 
     request: SigningRequest
     key: RequestKey
     answer: asyncio.Future[Answer]
-    deadline: float | None
+    deadline_s: float | None
     validate_only: bool = False
 
     def resolve(self, answer: Answer) -> None:

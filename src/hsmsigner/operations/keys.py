@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
@@ -70,14 +71,18 @@ class Keys:
                 RequestKey(principal.text, request_id),
             )
             reserved = await self._reserve(wanted, principal, validate_only=validate_only)
-            return reserved if isinstance(reserved, Key) else await self._make(reserved)
+            return reserved if isinstance(reserved, Key) else await self._make(reserved, is_new=reserved is wanted)
         finally:
             self._being_made.discard(name)
 
-    async def _make(self, pending: PendingKey) -> Key:
-        """Find the pair of a reservation that was left half-made, or generate it."""
+    async def _make(self, pending: PendingKey, *, is_new: bool) -> Key:
+        """Generate the pair, or find the one that an earlier call left half-made.
+
+        A new CKA_ID is never looked for: "not there" is believed only from a freshly opened token, so asking would
+        cost a restart of the worker.
+        """
         try:
-            pair = await self._token.find(pending.cka_id, pending.algorithm)
+            pair = None if is_new else await self._token.find(pending.cka_id, pending.algorithm)
             pair = pair or await self._token.generate(pending.cka_id, str(pending.name), pending.algorithm)
         except SignerError as error:
             # With the token lost the pair may exist: the reservation stays, for a retry or the next start.
@@ -95,12 +100,21 @@ class Keys:
         async with self._store.transaction() as transaction:
             left = transaction.keys.load_pending()
         for pending in left:
-            pair = await self._token.find(pending.cka_id, pending.algorithm)
-            if pair is None:
-                await self._give_up(pending, "not on the token after a restart")
-            else:
-                await self._complete(pending, pair)
-            _log.warning("key %s was half-made: %s", pending.name, "undone" if pair is None else "completed")
+            # What a caller is making right now is not half-made.
+            if pending.name not in self._being_made:
+                self._being_made.add(pending.name)
+                try:
+                    await self._finish(pending)
+                finally:
+                    self._being_made.discard(pending.name)
+
+    async def _finish(self, pending: PendingKey) -> None:
+        pair = await self._token.find(pending.cka_id, pending.algorithm)
+        if pair is None:
+            await self._give_up(pending, "not on the token after a restart")
+        else:
+            await self._complete(pending, pair)
+        _log.warning("key %s was half-made: %s", pending.name, "undone" if pair is None else "completed")
 
     def get(self, principal: Principal, name: KeyName) -> Key:
         """A key over which the principal has any right.
@@ -141,7 +155,8 @@ class Keys:
             if owner is not None:
                 return _already_reserved(transaction, governance, wanted, owner)
             if validate_only:
-                return _complete_key(_version(wanted, TokenKeyPair(b"", True, True, True), now))
+                nothing_yet = TokenKeyPair(b"", local=False, always_sensitive=False, never_extractable=False)
+                return _complete_key(replace(_version(wanted, nothing_yet, now), state=KeyState.PRE_ACTIVATION))
             transaction.keys.insert_pending(wanted, now)
             transaction.append([_entry("key.requested", wanted)], now)
             return wanted
@@ -169,7 +184,7 @@ class Keys:
             transaction.append([_entry("key.failed", pending, {"reason": reason})], self._now(transaction.last_time))
 
     def _now(self, last_time: Instant) -> Instant:
-        return Instant(max(self._clock(), last_time))
+        return not_before(self._clock(), last_time)
 
 
 def _already_reserved(

@@ -33,36 +33,40 @@ class Signing:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
-    async def sign(self, asked: Asked, deadline: float | None) -> Signed:
-        """Sign one request; `deadline` is the event loop's time.
+    async def sign(self, asked: Asked, deadline_s: float | None) -> Signed:
+        """Sign one request; `deadline_s` is the event loop's time.
 
         A caller that goes away changes nothing: what was authorized is signed, recorded and kept for the retry.
 
         Raises:
-            SignerError: the refusal, after it was recorded.
+            SignerError: why not; a refusal by the policy was recorded before.
         """
-        (future,) = self.start([asked], deadline)
+        (future,) = self.start([asked], deadline_s)
         answer = await asyncio.shield(future)
         if isinstance(answer, SignerError):
             raise answer
         return answer
 
-    async def sign_batch(self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool) -> list[Answer]:
+    async def sign_batch(
+        self, batch: Sequence[Asked], deadline_s: float | None, *, all_or_nothing: bool
+    ) -> list[Answer]:
         """Sign a batch; one answer per item, in order."""
-        futures = self.start(batch, deadline, all_or_nothing=all_or_nothing)
+        futures = self.start(batch, deadline_s, all_or_nothing=all_or_nothing)
         return [await asyncio.shield(future) for future in futures]
 
     def start(
-        self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool = False
+        self, batch: Sequence[Asked], deadline_s: float | None, *, all_or_nothing: bool = False
     ) -> list[asyncio.Future[Answer]]:
         """Queue requests to be decided in order; each future gets its own answer and is never cancelled by us."""
+        if not batch:
+            return []
         loop = asyncio.get_running_loop()
         jobs = [
             Job(
                 asked.request,
                 RequestKey(asked.request.principal.text, asked.request.request_id),
                 loop.create_future(),
-                deadline,
+                deadline_s,
                 asked.validate_only,
             )
             for asked in batch

@@ -1,4 +1,4 @@
-"""The store and its one write transaction (`Store` and `Transaction` of operations/ports.py).
+"""The store and its one write transaction (`Store` and `Transaction` of operations/ports/store.py).
 
 SQL runs on the event loop's thread, where it is cheap (page cache); what waits for the disk or for another process,
 BEGIN IMMEDIATE and COMMIT, runs in one thread of its own. Running all of it in that thread would have both threads
@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry, encode_record
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import cannot_record
 from hsmsigner.operations.ports import LogPage
 from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.engine import migrate, open_reader, open_writer
@@ -105,61 +105,63 @@ class SqlStore:
         self._url = url
         self._writer: Engine | None = None
         self._reader: Engine | None = None
-        self._turn = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="store-read")
 
     async def reopen(self) -> None:
-        async with self._turn:
+        async with self._writing:
             try:
-                await self._in(self._commit_thread, self._open)
+                await self._run_in(self._commit_thread, self._open)
             except SQLAlchemyError as error:
-                raise _unavailable() from error
+                raise cannot_record() from error
 
     async def close(self) -> None:
         """Let go of the store's files."""
-        async with self._turn:
-            await self._in(self._commit_thread, self._drop)
+        async with self._writing:
+            await self._run_in(self._commit_thread, self._drop)
         self._commit_thread.shutdown()
         self._read_thread.shutdown()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        async with self._turn:
-            begun: tuple[Connection, RootTransaction] | None = None
+        async with self._writing:
+            connection = self._connect()
             try:
-                begun = await self._in(self._commit_thread, self._begin)
-                yield SqlTransaction(begun[0])
-                # Shielded: a commit that was begun must be known to have ended before the lock is given on.
-                await asyncio.shield(self._in(self._commit_thread, begun[1].commit))
+                begun = await self._run_in(self._commit_thread, connection.begin)
+                yield SqlTransaction(connection)
+                await self._run_in(self._commit_thread, begun.commit)
             except SQLAlchemyError as error:
-                raise _unavailable() from error
+                raise cannot_record() from error
             finally:
-                if begun is not None:
-                    begun[0].close()
+                # Rolls back what was not committed, also when the caller was cancelled on the way.
+                connection.close()
 
     async def read_log(self, start: int, limit: int) -> LogPage:
         try:
-            return await self._in(self._read_thread, lambda: self._read_page(start, limit))
+            return await self._run_in(self._read_thread, lambda: self._read_page(start, limit))
         except SQLAlchemyError as error:
-            raise _unavailable() from error
+            raise cannot_record() from error
 
-    def _begin(self) -> tuple[Connection, RootTransaction]:
+    def _connect(self) -> Connection:
         if self._writer is None:
-            raise _unavailable()
-        connection = self._writer.connect()
+            raise cannot_record()
         try:
-            return connection, connection.begin()
-        except BaseException:
-            connection.close()
-            raise
+            return self._writer.connect()
+        except SQLAlchemyError as error:
+            raise cannot_record() from error
 
     def _open(self) -> None:
         self._drop()
         self._writer, self._reader = open_writer(self._url), open_reader(self._url)
-        migrate(self._writer)
-        with self._reader.begin() as connection:
-            _check_end(connection)
+        try:
+            migrate(self._writer)
+            with self._reader.begin() as connection:
+                _check_end(connection)
+        except BaseException:
+            # Nobody may write after a log that does not end as it was written, or into a schema half made.
+            self._drop()
+            raise
 
     def _drop(self) -> None:
         for engine in (self._writer, self._reader):
@@ -169,7 +171,7 @@ class SqlStore:
 
     def _read_page(self, start: int, limit: int) -> LogPage:
         if self._reader is None:
-            raise _unavailable()
+            raise cannot_record()
         with self._reader.begin() as connection:
             row = connection.execute(_STATE).one()
             edge = RightEdge.from_bytes(row.log_size, row.log_edge)
@@ -177,8 +179,17 @@ class SqlStore:
             return LogPage([(sequence, record) for sequence, record in rows], edge.size, edge.root())
 
     @staticmethod
-    async def _in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    async def _run_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        """Run in the thread, to the end even if the caller is cancelled.
+
+        A BEGIN or COMMIT that was begun must be known to have ended before the connection is used again.
+        """
+        ended = asyncio.get_running_loop().run_in_executor(thread, work)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            await asyncio.wait({ended})
+            raise
 
 
 def _check_end(connection: Connection) -> None:
@@ -188,18 +199,19 @@ def _check_end(connection: Connection) -> None:
         select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
     ).one_or_none()
     size = 0 if newest is None else newest.sequence + 1
-    leaf = FIRST_PREVIOUS_HASH if newest is None else leaf_hash(newest.record)
+    leaf = FIRST_PREVIOUS_HASH if newest is None else _leaf(newest.record)
     if size != row.log_size or leaf != row.last_leaf:
         raise LogDamagedError(
             f"the audit log ends with record {size - 1}, but its tree has {row.log_size} records"
             if size != row.log_size
             else f"audit record {size - 1} is not the one that was written"
         )
+    try:
+        RightEdge.from_bytes(row.log_size, row.log_edge)
+    except ValueError as error:
+        raise LogDamagedError(str(error)) from error
 
 
-def _unavailable() -> SignerError:
-    return SignerError(
-        Reason.AUDIT_UNAVAILABLE,
-        "the audit log cannot be written, so nothing is signed; retry with the same request_id",
-        retry_after_s=1.0,
-    )
+def _leaf(record: object) -> bytes:
+    # An edit by hand easily leaves text where bytes were: SQLite keeps whatever type it is given.
+    return leaf_hash(record) if isinstance(record, bytes) else b""
