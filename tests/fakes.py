@@ -52,7 +52,9 @@ class FakeToken:
     connected: bool = True
     answer: Callable[[SignTask], SignOutcome | None] = lambda _task: None
     gate: asyncio.Event | None = None
+    generate_gate: asyncio.Event | None = None
     signed: list[SignTask] = field(default_factory=list)
+    found: list[CkaId] = field(default_factory=list)
     keys: dict[CkaId, PrivateKeyTypes] = field(default_factory=dict)
     fail_before_generate: bool = False
     fail_after_generate: bool = False
@@ -64,6 +66,8 @@ class FakeToken:
         return [self.answer(task) or self._sign(task) for task in tasks]
 
     async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:  # noqa: ARG002
+        if self.generate_gate is not None:
+            await self.generate_gate.wait()
         if self.fail_before_generate:
             raise _lost()
         self.keys[cka_id] = _new_key(algorithm)
@@ -74,6 +78,7 @@ class FakeToken:
     async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:  # noqa: ARG002
         if not self.connected:
             raise _lost()
+        self.found.append(cka_id)
         return self._pair(cka_id) if cka_id in self.keys else None
 
     async def status(self) -> TokenStatus:

@@ -106,14 +106,20 @@ class SqlKeyTable:
             )
         )
         if changed.rowcount != 1:
-            raise SignerError(Reason.KEY_EXISTS, f"{version.name.key} was completed or given up meanwhile")
+            raise _settled_meanwhile(version.name.key)
         self._connection.execute(update(keys).where(keys.c.key_id == key_id).values(primary_number=version.name.number))
 
     def delete_pending(self, name: KeyName) -> None:
-        self._connection.execute(
+        gone = self._connection.execute(
             delete(versions).where(versions.c.key_id == name.key_id, versions.c.public_key.is_(None))
         )
+        if gone.rowcount != 1:
+            raise _settled_meanwhile(name)
         self._connection.execute(delete(keys).where(keys.c.key_id == name.key_id, keys.c.primary_number.is_(None)))
+
+
+def _settled_meanwhile(name: KeyName) -> SignerError:
+    return SignerError(Reason.KEY_EXISTS, f"{name} was completed or given up meanwhile")
 
 
 def _key(row: Any, version_rows: list[Any]) -> Key:

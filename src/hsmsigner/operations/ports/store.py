@@ -135,11 +135,19 @@ class KeyTable(Protocol):
         ...
 
     def complete(self, version: KeyVersion) -> None:
-        """Turn a pending key into a key with its first version."""
+        """Turn a pending key into a key with its first version.
+
+        Raises:
+            SignerError: KEY_EXISTS when it is not pending any more; then nothing may be recorded either.
+        """
         ...
 
     def delete_pending(self, name: KeyName) -> None:
-        """Free a name whose pair provably is not on the token."""
+        """Free a name whose pair provably is not on the token.
+
+        Raises:
+            SignerError: KEY_EXISTS when it is not pending any more.
+        """
         ...
 
 
