@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
-from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import Key, KeyState
 from hsmsigner.domain.pattern import Pattern
 from hsmsigner.domain.policy import Grant, InputKind, Policy, Right
@@ -229,8 +228,3 @@ def test_a_request_already_debited_is_decided_afresh_in_all_else(
     asked: SigningRequest, in_force: Policy, found: Key, reason: Reason
 ) -> None:
     assert refused(asked, in_force=in_force, found=found, is_debited=True).reason is reason
-
-
-def test_a_decision_is_the_same_whenever_it_is_asked_again() -> None:
-    facts = Facts(policy(key_rule(quota(1, SECOND))), key(), {})
-    assert decide(facts, request(), Instant(NOW)) == decide(facts, request(), Instant(NOW))
