@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 
 from hsmsigner.api.authn import Authenticator, Caller, current_caller
 from hsmsigner.api.convert import Converter
@@ -77,8 +78,8 @@ class SignStream:
                 ids.append(item.request_id)
             except SignerError as error:
                 self._answer(item.request_id, error)
-        for request_id, future in zip(ids, self._signing.start(good, None), strict=True):
-            future.add_done_callback(lambda done, request_id=request_id: self._answer(request_id, done.result()))  # type: ignore[misc]
+        if good:
+            self._signing.queue(good, [partial(self._answer, request_id) for request_id in ids], None)
         if self._unanswered >= MAX_UNANSWERED:
             self._room.clear()
 

@@ -41,7 +41,7 @@ class RequestQueue:
     def take(self, room: int, now_s: float) -> list[Group]:
         """Take the oldest groups, up to `room` jobs; a group larger than that is taken alone, since it cannot be cut.
 
-        Jobs whose callers have gone are dropped, and a group whose deadline has passed is refused as a whole.
+        A group whose caller has gone is dropped, and one whose deadline has passed is refused as a whole.
         """
         taken: list[Group] = []
         count = 0
@@ -50,9 +50,9 @@ class RequestQueue:
             count += len(group.jobs)
             self._jobs -= len(group.jobs)
             self._bytes -= group.size_bytes
-            group.jobs = [job for job in group.jobs if not job.answer.done()]
-            _refuse_late(group, now_s)
-            taken.append(group)
+            if not group.is_abandoned():
+                _refuse_late(group, now_s)
+                taken.append(group)
         return taken
 
     def take_all(self) -> list[Group]:

@@ -7,8 +7,9 @@ decision, debit and record durable; the token signs and verifies; `landing` reco
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hsmsigner.domain.signing import SigningRequest
 from hsmsigner.errors import Reason, SignerError
@@ -36,13 +37,13 @@ class Signing:
     async def sign(self, asked: Asked, deadline_s: float | None) -> Signed:
         """Sign one request; `deadline_s` is the event loop's time.
 
-        A caller that goes away changes nothing: what was authorized is signed, recorded and kept for the retry.
+        A caller that goes away while the request waits takes it back. Once authorized, nothing takes it back: it is
+        signed, recorded and kept for the retry.
 
         Raises:
             SignerError: why not; a refusal by the policy was recorded before.
         """
-        (future,) = self.start([asked], deadline_s)
-        answer = await asyncio.shield(future)
+        (answer,) = await self.sign_batch([asked], deadline_s, all_or_nothing=False)
         if isinstance(answer, SignerError):
             raise answer
         return answer
@@ -51,34 +52,47 @@ class Signing:
         self, batch: Sequence[Asked], deadline_s: float | None, *, all_or_nothing: bool
     ) -> list[Answer]:
         """Sign a batch; one answer per item, in order."""
-        futures = self.start(batch, deadline_s, all_or_nothing=all_or_nothing)
-        return [await asyncio.shield(future) for future in futures]
-
-    def start(
-        self, batch: Sequence[Asked], deadline_s: float | None, *, all_or_nothing: bool = False
-    ) -> list[asyncio.Future[Answer]]:
-        """Queue requests to be decided in order; each future gets its own answer and is never cancelled by us."""
         if not batch:
             return []
-        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answers: dict[int, Answer] = {}
+
+        def keep(index: int, answer: Answer) -> None:
+            answers[index] = answer
+            if len(answers) == len(batch) and not finished.done():
+                finished.set_result(None)
+
+        callbacks = [partial(keep, index) for index in range(len(batch))]
+        self.queue(batch, callbacks, deadline_s, all_or_nothing=all_or_nothing, is_abandoned=finished.cancelled)
+        await finished
+        return [answers[index] for index in range(len(batch))]
+
+    def queue(
+        self,
+        batch: Sequence[Asked],
+        callbacks: Sequence[Callable[[Answer], None]],
+        deadline_s: float | None,
+        *,
+        all_or_nothing: bool = False,
+        is_abandoned: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Queue requests to be decided in order; each callback gets its request's answer, at once or later."""
         jobs = [
             Job(
                 asked.request,
                 RequestKey(asked.request.principal.text, asked.request.request_id),
-                loop.create_future(),
+                on_answer,
                 deadline_s,
                 asked.validate_only,
             )
-            for asked in batch
+            for asked, on_answer in zip(batch, callbacks, strict=True)
         ]
-        futures = [job.answer for job in jobs]
         try:
             size = sum(len(asked.request.body) for asked in batch)
-            self._committer.submit(Group(jobs, all_or_nothing, size))
+            self._committer.submit(Group(jobs, all_or_nothing, size, is_abandoned))
         except SignerError as refused:
             for job in jobs:
                 job.resolve(refused)
-        return futures
 
 
 def check_distinct(requests: Sequence[SigningRequest]) -> None:
