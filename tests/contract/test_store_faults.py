@@ -12,7 +12,7 @@ import pytest
 from hsmsigner.domain.record import Entry
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import Store
-from hsmsigner.store import engine
+from hsmsigner.store import unit_of_work
 from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
 from tests.contract.stores import NOW, run, tamper, write_log
 
@@ -74,9 +74,7 @@ def test_a_damaged_log_is_neither_written_nor_read_on(database: Path) -> None:
 def test_a_store_that_another_process_holds_says_so_and_works_again_later(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = [pragma.replace("busy_timeout = 5000", "busy_timeout = 20") for pragma in engine._PRAGMAS]
-    assert short != list(engine._PRAGMAS)
-    monkeypatch.setattr(engine, "_PRAGMAS", tuple(short))
+    monkeypatch.setattr(unit_of_work, "LOCK_PATIENCE_S", 0.02)
 
     async def scenario(store: Store) -> None:
         await write_log(store, 1)
@@ -88,7 +86,6 @@ def test_a_store_that_another_process_holds_says_so_and_works_again_later(
             assert caught.value.retry_after_s is not None
             assert (await store.read_log(0, 10)).tree_size == 1
             other.execute("ROLLBACK")
-        await store.reopen()
         await write_log(store, 1)
         assert (await store.read_log(0, 10)).tree_size == 2
 

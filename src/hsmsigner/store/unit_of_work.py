@@ -1,8 +1,7 @@
 """The store and its one write transaction (`Store` and `Transaction` of operations/ports/store.py).
 
-SQL runs on the event loop's thread, where it is cheap (page cache); what waits for the disk or for another process,
-BEGIN IMMEDIATE and COMMIT, runs in one thread of its own. Running all of it in that thread would have both threads
-fight over the GIL at every row.
+SQL runs on the event loop's thread, where it is cheap (page cache); COMMIT, which waits for the disk, runs in a thread
+of its own. Running all of it in that thread would have both threads fight over the GIL at every row.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.instant import Instant, format_instant
@@ -42,6 +41,10 @@ _READ_RECORDS = (
     .order_by(audit_records.c.sequence)
     .limit(bindparam("most"))
 )
+
+
+LOCK_PATIENCE_S = 5.0
+LOCK_RETRY_S = 0.005
 
 
 class LogDamagedError(Exception):
@@ -105,6 +108,8 @@ class SqlStore:
         self._url = url
         self._writer: Engine | None = None
         self._reader: Engine | None = None
+        # The writer's one connection, kept: taking it from the pool for every turn would be felt.
+        self._connection: Connection | None = None
         self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="store-read")
@@ -126,16 +131,14 @@ class SqlStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self._writing:
-            connection = self._connect()
+            begun = await self._begin()
             try:
-                begun = await self._run_in(self._commit_thread, connection.begin)
-                yield SqlTransaction(connection)
-                await self._run_in(self._commit_thread, begun.commit)
+                yield SqlTransaction(begun.connection)
+                await self._commit(begun)
             except SQLAlchemyError as error:
                 raise cannot_record() from error
             finally:
-                # Rolls back what was not committed, also when the caller was cancelled on the way.
-                connection.close()
+                self._roll_back(begun)
 
     async def read_log(self, start: int, limit: int) -> LogPage:
         try:
@@ -143,13 +146,34 @@ class SqlStore:
         except SQLAlchemyError as error:
             raise cannot_record() from error
 
-    def _connect(self) -> Connection:
-        if self._writer is None:
-            raise cannot_record()
+    async def _begin(self) -> RootTransaction:
+        """Take the write lock; waits for another process's (a backup, `sqlite3`) without holding up the event loop."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + LOCK_PATIENCE_S
+        while self._connection is not None:
+            try:
+                return self._connection.begin()
+            except SQLAlchemyError as error:
+                if loop.time() >= until_s:
+                    raise cannot_record() from error
+            await asyncio.sleep(LOCK_RETRY_S)
+        raise cannot_record()
+
+    async def _commit(self, begun: RootTransaction) -> None:
         try:
-            return self._writer.connect()
-        except SQLAlchemyError as error:
-            raise cannot_record() from error
+            await self._run_in(self._commit_thread, begun.commit)
+        except SQLAlchemyError:
+            # Nobody knows what a failed fsync left behind: this connection is never used again.
+            self._drop()
+            raise
+
+    def _roll_back(self, begun: RootTransaction) -> None:
+        """Undo what was not committed, also when the caller was cancelled on the way."""
+        if begun.is_active:
+            try:
+                begun.rollback()
+            except SQLAlchemyError:
+                self._drop()
 
     def _open(self) -> None:
         self._drop()
@@ -158,12 +182,14 @@ class SqlStore:
             migrate(self._writer)
             with self._reader.begin() as connection:
                 _check_end(connection)
+            self._connection = self._writer.connect()
         except BaseException:
             # Nobody may write after a log that does not end as it was written, or into a schema half made.
             self._drop()
             raise
 
     def _drop(self) -> None:
+        self._connection = None
         for engine in (self._writer, self._reader):
             if engine is not None:
                 engine.dispose()
