@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from hsmsigner.api.authn import Authenticator, Caller
 from hsmsigner.api.status import grpc_code, to_status
@@ -52,7 +53,9 @@ class Edge(grpc.aio.ServerInterceptor):
             else self._serve_unary(handler.unary_unary, method)
         )
         return make(
-            serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            serve,
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
         )
 
     def _serve_unary(self, serve: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
@@ -60,7 +63,7 @@ class Edge(grpc.aio.ServerInterceptor):
             started, caller = time.monotonic(), None
             try:
                 caller = self._authenticator.enter(context.auth_context())
-                answer = await serve(request, context)
+                answer = await serve(_readable(request), context)
             except Exception as error:  # noqa: BLE001 - the one place: what is not typed leaves as INTERNAL with an id
                 await _abort(context, _typed(error), method, caller, started)
             _log_call(method, caller, started, "OK")
@@ -73,13 +76,39 @@ class Edge(grpc.aio.ServerInterceptor):
             started, caller = time.monotonic(), None
             try:
                 caller = self._authenticator.enter(context.auth_context())
-                async for answer in serve(requests, context):
+                async for answer in serve(_all_readable(requests), context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - as above
                 await _abort(context, _typed(error), method, caller, started)
             _log_call(method, caller, started, "OK")
 
         return wrapped
+
+
+_UNREADABLE = object()
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Left alone, gRPC answers bytes that are no message with UNKNOWN and the text of the exception."""
+
+    def wrapped(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return wrapped
+
+
+def _readable(request: Any) -> Any:
+    if request is _UNREADABLE:
+        raise SignerError(Reason.INVALID_FIELD, "the request cannot be read as the message this method takes")
+    return request
+
+
+async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
 
 
 def _typed(error: Exception) -> SignerError:

@@ -53,7 +53,12 @@ class PositionedYaml:
             raise DocumentError(duplicates)
         try:
             self.data: Any = yaml.SafeLoader("").construct_document(self._root)
-        except (yaml.YAMLError, ValueError, LookupError) as error:  # PyYAML itself trips over `!!int ''`, `!!bool x`
+        except (
+            yaml.YAMLError,
+            ValueError,
+            LookupError,
+            OverflowError,
+        ) as error:  # PyYAML itself trips over `!!int ''`, `!!bool x`
             raise DocumentError([Problem(0, 0, "(document)", "has a value that cannot be read")]) from error
 
     def problem(self, path: Path, message: str) -> Problem:

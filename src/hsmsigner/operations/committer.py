@@ -23,7 +23,7 @@ from hsmsigner.operations.jobs import Flight, Group, Landing
 from hsmsigner.operations.landing import RETRY_SOON_S, record_outcome
 from hsmsigner.operations.ports import RequestKey, SignStatus, Store, Token, Transaction
 from hsmsigner.operations.queue import RequestQueue
-from hsmsigner.operations.recovery import interrupt_dangling
+from hsmsigner.operations.recovery import interrupt_dangling, record_resumption
 from hsmsigner.operations.resting import RestingVersions
 from hsmsigner.operations.turn import Turn, TurnFacts
 
@@ -217,6 +217,7 @@ class Committer:
             try:
                 await self._store.reopen()
                 await interrupt_dangling(self._store, self._clock)
+                await record_resumption(self._store, self._clock)
             except SignerError as error:
                 _log.warning("the audit log still cannot be written: %s", error.message)
             else:

@@ -46,6 +46,16 @@ def _interrupt_some(transaction: Transaction, now: Instant) -> int:
     return len(dangling)
 
 
+async def record_resumption(store: Store, clock: Callable[[], Instant]) -> None:
+    """`appliance.resumed`: the log can be written again, and this record is the proof.
+
+    Raises:
+        SignerError: AUDIT_UNAVAILABLE; it cannot.
+    """
+    async with store.transaction() as transaction:
+        transaction.append([Entry("appliance.resumed", {})], not_before(clock(), transaction.last_time))
+
+
 async def record_start(store: Store, clock: Callable[[], Instant], version: str, interrupted: int) -> None:
     """`appliance.started`: a gap in service shows in the log.
 

@@ -54,8 +54,9 @@ def migrate(engine: Engine) -> None:
 
 
 def _engine(url: str, busy_timeout_ms: int) -> Engine:
+    # Parameters hold signatures that may never be released, so they are kept out of error texts.
     # One connection per engine, used from one thread at a time: the event loop's and the commit thread take turns.
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:

@@ -7,12 +7,14 @@ of its own. Running all of it in that thread would have both threads fight over 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.instant import Instant, format_instant
@@ -29,6 +31,7 @@ from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _STATE = select(
     appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
@@ -110,6 +113,8 @@ class SqlStore:
         self._reader: Engine | None = None
         # The writer's one connection, kept: taking it from the pool for every turn would be felt.
         self._connection: Connection | None = None
+        # Device and inode of the file we began with; None for a store that is no file.
+        self._identity: tuple[int, int] | None = None
         self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="store-read")
@@ -151,6 +156,7 @@ class SqlStore:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + LOCK_PATIENCE_S
         while self._connection is not None:
+            self._require_same_file()
             try:
                 return self._connection.begin()
             except SQLAlchemyError as error:
@@ -175,7 +181,19 @@ class SqlStore:
             except SQLAlchemyError:
                 self._drop()
 
+    def _require_same_file(self) -> None:
+        """See that the store's file is still there and still the one we began with.
+
+        What is written to a file that was deleted or replaced is durable nowhere; and opening a new one in its place
+        would forget every quota. One stat per turn.
+        """
+        if self._identity is not None and _identity(self._url) != self._identity:
+            self._drop()
+            _log.error("the store's file is gone or was replaced; put it back, or restart to accept the new one")
+            raise cannot_record()
+
     def _open(self) -> None:
+        self._require_same_file()
         self._drop()
         self._writer, self._reader = open_writer(self._url), open_reader(self._url)
         try:
@@ -183,6 +201,7 @@ class SqlStore:
             with self._reader.begin() as connection:
                 _check_end(connection)
             self._connection = self._writer.connect()
+            self._identity = _identity(self._url)
         except BaseException:
             # Nobody may write after a log that does not end as it was written, or into a schema half made.
             self._drop()
@@ -216,6 +235,15 @@ class SqlStore:
         except asyncio.CancelledError:
             await asyncio.wait({ended})
             raise
+
+
+def _identity(url: str) -> tuple[int, int] | None:
+    path = make_url(url).database
+    try:
+        status = os.stat(path) if path else None  # noqa: PTH116 - measured: Path.stat costs twice as much
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino) if status else None
 
 
 def _check_end(connection: Connection) -> None:
