@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from hsmsigner.api.authn import Authenticator, Caller
-from hsmsigner.api.status import grpc_code, to_status
+from hsmsigner.api.status import fit, grpc_code, to_status
 from hsmsigner.errors import Reason, SignerError
 
 _log = logging.getLogger("hsmsigner.rpc")
@@ -124,7 +124,7 @@ def _typed(error: Exception) -> SignerError:
 async def _abort(context: Context, error: SignerError, method: str, caller: Caller | None, started: float) -> NoReturn:
     _log_call(method, caller, started, error.reason.value)
     details = to_status(error).SerializeToString()
-    await context.abort(grpc_code(error.reason), error.message, ((_DETAILS, details),))
+    await context.abort(grpc_code(error.reason), fit(error.message), ((_DETAILS, details),))
     raise AssertionError("abort does not return")
 
 

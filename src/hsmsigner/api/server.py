@@ -106,6 +106,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Without it a second server could share the port unnoticed, and half of the calls would go there.
         ("grpc.so_reuseport", 0),
         ("grpc.max_connection_idle_ms", 3_600_000),
+        # Whoever does not finish the handshake soon makes room; calls beyond this many on one connection wait.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_concurrent_streams", 1024),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -124,4 +124,4 @@ def _parsed(document: bytes) -> Policy:
         count = len(error.problems)
         shown = "; ".join(str(problem) for problem in error.problems[:5])
         message = f"the policy has {count} fault{'s'[: count != 1]}: {shown}"
-        raise SignerError(Reason.POLICY_INVALID, message[:4000], field="document") from error
+        raise SignerError(Reason.POLICY_INVALID, message, field="document") from error

@@ -95,17 +95,17 @@ class Signing:
                 job.resolve(refused)
 
 
-def check_distinct(requests: Sequence[SigningRequest]) -> None:
+def check_distinct(request_ids: Sequence[str]) -> None:
     """See that a batch has different request ids: twins in one all-or-nothing batch would be counted once.
 
     Raises:
         SignerError: INVALID_FIELD.
     """
     seen = set()
-    for index, request in enumerate(requests):
-        if request.request_id in seen:
+    for index, request_id in enumerate(request_ids):
+        if request_id.lower() in seen:
             field = f"requests[{index}].request_id"
             raise SignerError(
                 Reason.INVALID_FIELD, f"{field}: is used by an earlier item of this batch too", field=field
             )
-        seen.add(request.request_id)
+        seen.add(request_id.lower())

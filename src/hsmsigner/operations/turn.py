@@ -20,6 +20,9 @@ from hsmsigner.operations.governance import Governance
 from hsmsigner.operations.jobs import Answer, Flight, Group, Job, Signed, signed
 from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
 
+# Refusals of one principal, key and reason that get a record of their own in one turn: a flood must not fill the disk.
+DENIALS_RECORDED_EACH = 8
+
 
 @dataclass(frozen=True, slots=True)
 class TurnFacts:
@@ -84,6 +87,7 @@ class Turn:
     flights: dict[RequestKey, Flight] = field(default_factory=dict)
     answers: list[tuple[Job | Flight, Answer]] = field(default_factory=list)
     joins: list[tuple[Flight, Job]] = field(default_factory=list)
+    denials: dict[tuple[str, ...], list[Entry]] = field(default_factory=dict)
 
     @property
     def next_sequence(self) -> int:
@@ -140,7 +144,7 @@ class Turn:
         match verdict:
             case Refusal(error, entry):
                 if entry is not None:
-                    self.entries.append(entry)
+                    self._record_denial(entry)
                 self.answers.append((job, error))
             case Known(answer):
                 self.answers.append((job, answer))
@@ -148,6 +152,16 @@ class Turn:
                 self.joins.append((flight, job))
             case Admission():
                 self._authorize(job, verdict)
+
+    def _record_denial(self, entry: Entry) -> None:
+        """One record each; from the ninth alike in one turn on, one for all of them with their number."""
+        kind = tuple(entry.fields[name] for name in ("principal", "key", "reason"))
+        alike = self.denials.setdefault(kind, [])
+        if len(alike) <= DENIALS_RECORDED_EACH:
+            alike.append(entry)
+            self.entries.append(entry)
+        else:
+            alike[-1].fields["count"] = alike[-1].fields.get("count", 1) + 1
 
     def _authorize(self, job: Job, admission: Admission) -> None:
         request, allow, resumed, now = job.request, admission.allow, admission.resumed, self.facts.now

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -197,7 +198,7 @@ class SqlStore:
         self._drop()
         self._writer, self._reader = open_writer(self._url), open_reader(self._url)
         try:
-            migrate(self._writer)
+            _migrate(self._writer)
             with self._reader.begin() as connection:
                 _check_end(connection)
             self._connection = self._writer.connect()
@@ -221,7 +222,7 @@ class SqlStore:
             row = connection.execute(_STATE).one()
             edge = RightEdge.from_bytes(row.log_size, row.log_edge)
             rows = connection.execute(_READ_RECORDS, {"start": start, "most": limit})
-            return LogPage([(sequence, record) for sequence, record in rows], edge.size, edge.root())
+            return LogPage([(sequence, _as_bytes(record)) for sequence, record in rows], edge.size, edge.root())
 
     @staticmethod
     async def _run_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -262,8 +263,21 @@ def _check_end(connection: Connection) -> None:
         )
     try:
         RightEdge.from_bytes(row.log_size, row.log_edge)
-    except ValueError as error:
-        raise LogDamagedError(str(error)) from error
+        format_instant(row.last_time)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise LogDamagedError("the store's own account of the log and its tree cannot be read") from error
+
+
+def _migrate(engine: Engine) -> None:
+    try:
+        migrate(engine)
+    except CommandError as error:
+        raise LogDamagedError("the store has a schema that this version of the program does not know") from error
+
+
+def _as_bytes(record: object) -> bytes:
+    # What somebody else wrote may be of any type; the verifier is to see it, not to fail on it.
+    return record if isinstance(record, bytes) else str(record).encode()
 
 
 def _leaf(record: object) -> bytes:
