@@ -9,10 +9,12 @@ DEV := .dev
 LISTEN ?= 127.0.0.1:8443
 ARGS ?=
 
-.PHONY: help bootstrap demo run test check lint format bench proto requirements clean
+COMPOSE := docker compose -f docker/compose.yaml
+
+.PHONY: help bootstrap demo run test check test-e2e image compose-up compose-down lint format bench proto requirements clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 bootstrap: ## install what is missing: system packages, .venv, pinned Python packages
 	@scripts/bootstrap
@@ -28,6 +30,26 @@ test: lint check ## lint, then the whole test suite
 check: bootstrap ## the test suite alone; ARGS="-k name"
 	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not serial" $(ARGS)
 	@$(BIN)/python -m pytest -q -m serial $(ARGS) || [ $$? -eq 5 ]
+
+test-e2e: bootstrap ## the container tests; installs and starts a docker engine where none runs, and stops it after
+	@if ! scripts/engine status; then trap 'scripts/engine down' EXIT; scripts/engine up; fi; \
+	  CI=1 $(BIN)/python -m pytest -q tests/e2e_docker $(ARGS)
+
+image: ## build the images: the appliance, the throw-away token, the tests
+	@scripts/engine up
+	@scripts/base-image
+	@$(COMPOSE) build
+	@docker compose -f docker/compose.test.yaml --profile tests build
+
+compose-up: ## the appliance in a container, ready on 127.0.0.1:8443 (HSMSIGNER_PORT=port)
+	@scripts/engine up
+	@scripts/base-image
+	@$(COMPOSE) up --wait
+	@echo "ready on 127.0.0.1:$${HSMSIGNER_PORT:-8443}; certificates: $(COMPOSE) cp hsmsigner:/clients ."
+
+compose-down: ## stop it, and the engine if compose-up started it; the keys stay in its volume
+	@if scripts/engine status; then $(COMPOSE) --profile demo down; fi
+	@scripts/engine down
 
 lint: bootstrap ## ruff, mypy --strict, import-linter, and whether the generated code is fresh
 	@$(BIN)/ruff check

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from hsmsigner.config import Secret, load_settings
+from hsmsigner.config import PinSource, Secret, load_settings
 from hsmsigner.dev_ca import DevelopmentCa, PemPair
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.token.softhsm import create_softhsm_token, find_softhsm_module
@@ -55,17 +55,20 @@ def initialise_state(
     server_names: Sequence[str] = (),
     clients: Sequence[Client] = DEV_CLIENTS,
     token_label: str = DEFAULT_TOKEN_LABEL,
+    address_for_clients: str = "",
+    pin_file: Path | None = None,
 ) -> None:
     """Make the state folder of one appliance, whole or not at all.
 
-    `server_names` are the DNS names and addresses the server's certificate holds besides those of loopback. All
-    files are readable by their owner alone.
+    `server_names` are the DNS names and addresses the server's certificate holds besides those of loopback. The
+    profiles say `address_for_clients`, or where the server listens. The user PIN is the one in `pin_file`, which stays
+    where it is and is read at every start; without it one is made up. All files are readable by their owner alone.
 
     Raises:
         ConfigurationError: the folder exists and holds something, cannot be made, or the token cannot; nothing is left.
     """
     directory = directory.absolute()
-    address = _address_for_clients(listen, server_names)
+    address = address_for_clients or _address_for_clients(listen, server_names)
     _refuse_to_overwrite(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +78,12 @@ def initialise_state(
         raise ConfigurationError(f"cannot write in {directory.parent}: {error.strerror}") from error
     try:
         _write_certificates(building, (*_LOOPBACK_NAMES, *server_names), clients, now)
-        _write_profiles(building / "profiles", address, clients)
-        module = _write_token(building / "token", directory / "token", token_label)
+        for client in clients:
+            _write(building / "profiles" / f"{client.name}.yaml", profile_text(client, address))
+        module = _write_token(building / "token", directory / "token", token_label, pin_file)
         # A JSON string is a YAML string too, whatever it holds.
         values = {"listen": listen, "token_label": token_label, "module": str(module)}
+        values["pin_file"] = str(pin_file.absolute()) if pin_file else "token/user.pin"
         quoted = {name: json.dumps(value) for name, value in values.items()}
         _write(building / "policy.yaml", _rendered("policy.yaml", _POLICY_GROUPS))
         _write(building / "hsmsigner.yaml", _rendered("hsmsigner.yaml", quoted))
@@ -131,24 +136,25 @@ def _write_pair(folder: Path, name: str, pair: PemPair) -> None:
     _write(folder / f"{name}-key.pem", pair.private_key)
 
 
-def _write_profiles(folder: Path, address: str, clients: Sequence[Client]) -> None:
-    for client in clients:
-        _write(
-            folder / f"{client.name}.yaml",
-            f"# {client.principal}\n"
-            f'server: "{address}"\n'
-            "ca: ../tls/ca.pem\n"
-            f"certificate: ../tls/{client.name}.pem\n"
-            f"private_key: ../tls/{client.name}-key.pem\n",
-        )
+def profile_text(client: Client, address: str) -> str:
+    """A client's profile, for a folder beside the `tls` folder with its certificate."""
+    return (
+        f"# {client.principal}\n"
+        f'server: "{address}"\n'
+        "ca: ../tls/ca.pem\n"
+        f"certificate: ../tls/{client.name}.pem\n"
+        f"private_key: ../tls/{client.name}-key.pem\n"
+    )
 
 
-def _write_token(building: Path, final: Path, label: str) -> Path:
+def _write_token(building: Path, final: Path, label: str, pin_file: Path | None) -> Path:
     """Make the token under `building`, set up to be found under `final`; returns the module's path."""
     module = find_softhsm_module()
-    user_pin, so_pin = Secret(secrets.token_hex(16)), Secret(secrets.token_hex(16))
+    user_pin = PinSource(file=pin_file).read() if pin_file else Secret(secrets.token_hex(16))
+    so_pin = Secret(secrets.token_hex(16))
     create_softhsm_token(building, label, user_pin, so_pin, module=module)
-    _write(building / "user.pin", user_pin.reveal() + "\n")
+    if not pin_file:
+        _write(building / "user.pin", user_pin.reveal() + "\n")
     _write(building / "so.pin", so_pin.reveal() + "\n")
     # SoftHSM knows no relative paths, and the folder is about to move.
     configuration = building / "softhsm2.conf"

@@ -242,6 +242,26 @@ def test_program_in_the_readme_runs(command_line: CommandLine) -> None:
     assert done.stdout.startswith("keys/settlement-eu/versions/1 30")
 
 
+def test_health_is_told_to_any_certificate_and_per_service(command_line: CommandLine) -> None:
+    assert command_line.answer("stranger", "health") == {"service": "", "serving": True}
+
+    unknown = command_line.run("stranger", "health", "--service", "hsmsigner.v1.NoSuchService")
+
+    assert (unknown.returncode, unknown.stdout) == (ExitCode.REFUSED, b"not serving\n")
+
+
+@pytest.mark.parametrize(("profile", "code"), [("stranger", 0), ("nobody", 1)])
+def test_health_check_of_a_container_is_0_or_1(command_line: CommandLine, profile: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hsmsigner.cli.health"],
+        env={**os.environ, "HSMSIGNER_HEALTH_PROFILE": str(command_line.state / "profiles" / f"{profile}.yaml")},
+        capture_output=True,
+        check=False,
+    )
+
+    assert done.returncode == code, done
+
+
 def test_wrong_pin_stops_the_start_with_its_exit_code(tmp_path: Path) -> None:
     state = make_state(tmp_path)
     (state / "token" / "user.pin").write_text("00000000\n")

@@ -23,6 +23,7 @@ COMMANDS = [
     ["init"],
     ["serve"],
     ["doctor"],
+    ["health"],
     ["sign"],
     ["bench"],
     *(["keys", name] for name in ("create", "list", "show", "public-key")),

@@ -147,6 +147,37 @@ def test_clients_of_a_server_on_all_addresses_get_a_name_it_has(tmp_path: Path) 
     assert Profile.load(tmp_path / "appliance" / "profiles" / "engine.yaml").server == "signer.example:8443"
 
 
+def test_clients_get_the_address_that_is_given(tmp_path: Path) -> None:
+    initialise_state(tmp_path / "appliance", now=NOW, listen="0.0.0.0:8443", address_for_clients="127.0.0.1:18443")
+
+    assert Profile.load(tmp_path / "appliance" / "profiles" / "engine.yaml").server == "127.0.0.1:18443"
+
+
+def test_pin_of_a_file_is_the_tokens_and_is_not_copied(tmp_path: Path) -> None:
+    pin_file = tmp_path / "pin"
+    pin_file.write_text("a pin: with marks\n")
+
+    initialise_state(tmp_path / "appliance", now=NOW, pin_file=pin_file)
+
+    token = load_settings(tmp_path / "appliance" / "hsmsigner.yaml").token
+    assert token.pin.file == pin_file
+    assert not (tmp_path / "appliance" / "token" / "user.pin").exists()
+    accepted = subprocess.run(
+        ["pkcs11-tool", "--module", token.module, "--login", "--pin", "a pin: with marks", "--list-objects"],
+        env={**os.environ, **token.environment},
+        check=False,
+        capture_output=True,
+    )
+    assert accepted.returncode == 0, accepted.stderr
+
+
+def test_pin_file_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        initialise_state(tmp_path / "appliance", now=NOW, pin_file=tmp_path / "missing")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_reference_settings_are_valid_and_name_every_field() -> None:
     settings = load_settings(REFERENCE / "hsmsigner.yaml")
     written = yaml.safe_load((REFERENCE / "hsmsigner.yaml").read_text("utf-8"))

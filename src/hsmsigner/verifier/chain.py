@@ -19,6 +19,11 @@ FIRST_PREVIOUS_HASH = "0" * 64
 
 # Fixed width in UTC, so that the order of the texts is the order of the times.
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+# Far beyond any record of ours. Not left to Python's recursion limit: a library that raised it would turn the
+# RecursionError of a hostile record into a crash of the process.
+_DEEPEST = 100
+# A whole string, closed or not, so that one pass over any text finds the brackets that stand outside of strings.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
 class VerificationError(Exception):
@@ -153,13 +158,24 @@ def _node_hash(left: bytes, right: bytes) -> bytes:
 
 def _parse(sequence: int, record: bytes) -> dict[str, object]:
     try:
-        fields = json.loads(record.decode("utf-8"), object_pairs_hook=_unique)
-    # RecursionError: nesting deep enough to exhaust the parser is no record of ours either.
-    except (ValueError, RecursionError) as error:
+        text = record.decode("utf-8")
+        _refuse_deep(text)
+        fields = json.loads(text, object_pairs_hook=_unique)
+    except ValueError as error:
         raise VerificationError("unparsable", sequence, f"record {sequence} cannot be read as JSON: {error}") from error
     if not isinstance(fields, dict):
         raise VerificationError("unparsable", sequence, f"record {sequence} is not a JSON object")
     return fields
+
+
+def _refuse_deep(text: str) -> None:
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return
+    depth = 0
+    for part in _STRING_OR_BRACKET.findall(text):
+        depth += (part in "[{") - (part in "]}")
+        if depth > _DEEPEST:
+            raise ValueError("nested too deeply")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,0 +1,27 @@
+"""The integration tests once more, in the image's Python and as its user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.e2e_docker.project import DOCKER
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(400)]
+
+
+def test_the_integration_tests_pass_inside_the_image() -> None:
+    compose = ["docker", "compose", "-f", str(DOCKER / "compose.test.yaml"), "-p", f"hsmsigner-inside-{os.getpid()}"]
+    options = ["-n", "2", "--dist", "loadscope", "-rs"]
+    folders = ["tests/token", "tests/faults", "tests/e2e"]
+    try:
+        done = subprocess.run(
+            [*compose, "run", "--rm", "tests", *options, *folders], capture_output=True, text=True, check=False
+        )
+    finally:
+        subprocess.run([*compose, "--profile", "tests", "down", "--volumes"], capture_output=True, check=True)
+
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
