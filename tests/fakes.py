@@ -66,7 +66,7 @@ class FakeToken:
     async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:  # noqa: ARG002
         if self.fail_before_generate:
             raise _lost()
-        self.keys[cka_id] = _new_key(algorithm)
+        self.keys[cka_id] = new_key(algorithm)
         if self.fail_after_generate:
             raise _lost()
         return self._pair(cka_id)
@@ -111,7 +111,7 @@ def sign_raw(key: PrivateKeyTypes, algorithm: SigningAlgorithm, data: bytes) -> 
     return r.to_bytes(algorithm.size) + s.to_bytes(algorithm.size)
 
 
-def _new_key(algorithm: SigningAlgorithm) -> PrivateKeyTypes:
+def new_key(algorithm: SigningAlgorithm) -> PrivateKeyTypes:
     if algorithm.kind is KeyKind.RSA:
         return rsa.generate_private_key(65537, algorithm.size)
     if algorithm.kind is KeyKind.EC:
