@@ -93,7 +93,7 @@ class Keys:
             SignerError: TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE; nothing is undone then.
         """
         async with self._store.transaction() as transaction:
-            left = transaction.keys.load_pending()
+            left = [pending for pending in transaction.keys.load_pending() if pending.number == 1]
         for pending in left:
             pair = await self._token.find(pending.cka_id, pending.algorithm)
             if pair is None:
@@ -165,7 +165,7 @@ class Keys:
 
     async def _give_up(self, pending: PendingKey, reason: str) -> None:
         async with self._store.transaction() as transaction:
-            transaction.keys.delete_pending(pending.name)
+            transaction.keys.delete_pending(pending.version)
             transaction.append([_entry("key.failed", pending, {"reason": reason})], self._now(transaction.last_time))
 
     def _now(self, last_time: Instant) -> Instant:
@@ -214,6 +214,7 @@ def _version(pending: PendingKey, pair: TokenKeyPair, now: Instant) -> KeyVersio
         pair.local,
         pair.always_sensitive,
         pair.never_extractable,
+        activate_time=now,
     )
 
 
