@@ -25,6 +25,7 @@ from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.positioned_yaml import DocumentError
 from hsmsigner.errors import ConfigurationError, SignerError
 from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.certificates import Certificates
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
@@ -83,7 +84,14 @@ async def run_frontend(settings: Settings) -> None:
     )
     keys = Keys(store, token, governance, wall_clock)
     health = Health(token, lambda: committer.can_record)
-    use_cases = UseCases(Signing(committer), keys, Policies(store, governance, wall_clock), Audit(store, governance))
+    use_cases = UseCases(
+        Signing(committer),
+        keys,
+        Certificates(store, token, governance, wall_clock),
+        governance,
+        Policies(store, governance, wall_clock),
+        Audit(store, governance),
+    )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
     await token.start()
     background = _Background(stopping)

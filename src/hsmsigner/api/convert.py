@@ -117,6 +117,13 @@ class Converter:
             local=version.local,
             always_sensitive=version.always_sensitive,
             never_extractable=version.never_extractable,
+            origin=_origin(version),
+            activate_time=maybe_timestamp(version.activate_time),
+            deactivate_time=maybe_timestamp(version.deactivate_time),
+            destroy_time=maybe_timestamp(version.destroy_time),
+            signature_count=version.signature_count,
+            certificate_chain=version.certificate_chain,
+            etag=version.etag,
         )
 
     def key(self, key: Key) -> resources_pb2.Key:
@@ -129,8 +136,9 @@ class Converter:
         )
 
 
+@lru_cache(maxsize=8192)
 def public_key(version: KeyVersion) -> resources_pb2.PublicKey:
-    """Write a public key out."""
+    """Write a public key out. The answer is shared: it is sent, never changed."""
     jwk = to_jwk(version)
     return resources_pb2.PublicKey(
         name=str(version.name),
@@ -140,6 +148,10 @@ def public_key(version: KeyVersion) -> resources_pb2.PublicKey:
         der_crc32c=google_crc32c.value(version.public_key),
         pem=to_pem(version.public_key),
         jwk="" if jwk is None else json.dumps(jwk, separators=(",", ":")),
+        activate_time=maybe_timestamp(version.activate_time),
+        deactivate_time=maybe_timestamp(version.deactivate_time),
+        origin=_origin(version),
+        certificate_chain=version.certificate_chain,
     )
 
 
@@ -156,6 +168,11 @@ def timestamp(instant: Instant) -> Timestamp:
     """An instant as google.protobuf.Timestamp."""
     seconds, micros = divmod(instant, MICROSECONDS_PER_SECOND)
     return Timestamp(seconds=seconds, nanos=micros * 1000)
+
+
+def maybe_timestamp(instant: Instant | None) -> Timestamp | None:
+    """The same for a time that may be open; None leaves the field unset."""
+    return None if instant is None else timestamp(instant)
 
 
 def page_size(size: int) -> int:
@@ -180,6 +197,10 @@ def page_start(token: str) -> int:
     if not (token.isascii() and token.isdigit() and len(token) <= _MAX_TOKEN_DIGITS):
         raise invalid_field("page_token", "must be empty or taken from the previous answer")
     return int(token)
+
+
+def _origin(version: KeyVersion) -> resources_pb2.KeyOrigin.ValueType:
+    return resources_pb2.KeyOrigin.Value(f"KEY_ORIGIN_{version.origin.value}")
 
 
 def _algorithm(algorithm: SigningAlgorithm) -> resources_pb2.SigningAlgorithm.ValueType:

@@ -45,12 +45,12 @@ class Edge(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-        make = grpc.stream_stream_rpc_method_handler if handler.stream_stream else grpc.unary_unary_rpc_method_handler
-        serve = (
-            self._serve_stream(handler.stream_stream, method)
-            if handler.stream_stream
-            else self._serve_unary(handler.unary_unary, method)
-        )
+        if handler.stream_stream:
+            make, serve = grpc.stream_stream_rpc_method_handler, self._serve_stream(handler.stream_stream, method)
+        elif handler.unary_stream:
+            make, serve = grpc.unary_stream_rpc_method_handler, self._serve_stream(handler.unary_stream, method)
+        else:
+            make, serve = grpc.unary_unary_rpc_method_handler, self._serve_unary(handler.unary_unary, method)
         return make(
             serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
         )
@@ -68,12 +68,13 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _serve_stream(self, serve: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], method: str) -> Any:
-        async def wrapped(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    def _serve_stream(self, serve: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
+        # `asked` is one request, or an iterator of them, as the method has it.
+        async def wrapped(asked: Any, context: Context) -> AsyncIterator[Any]:
             started, caller = time.monotonic(), None
             try:
                 caller = self._authenticator.enter(context.auth_context())
-                async for answer in serve(requests, context):
+                async for answer in serve(asked, context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - as above
                 await _abort(context, _typed(error), method, caller, started)

@@ -14,13 +14,15 @@ from hsmsigner.api.authn import Authenticator
 from hsmsigner.api.convert import Converter
 from hsmsigner.api.health import Health
 from hsmsigner.api.interceptors import Edge
-from hsmsigner.api.keys import KeyServicer
+from hsmsigner.api.key_service import KeyService
 from hsmsigner.api.policy import PolicyServicer
 from hsmsigner.api.signing import SigningServicer
 from hsmsigner.api.tls import CertificateFiles
 from hsmsigner.config import Settings
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.certificates import Certificates
+from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.policy import Policies
 from hsmsigner.operations.sign import Signing
@@ -37,6 +39,8 @@ class UseCases:
 
     signing: Signing
     keys: Keys
+    certificates: Certificates
+    governance: GovernanceCache
     policies: Policies
     audit: Audit
 
@@ -87,7 +91,15 @@ class ApiServer:
         converter = Converter(settings.limits.message_bytes, settings.token.protection_level)
         signing = SigningServicer(use_cases.signing, use_cases.keys, converter, authenticator, self._draining)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, server)
-        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(use_cases.keys, converter), server)
+        keys = KeyService(
+            use_cases.keys,
+            use_cases.certificates,
+            use_cases.governance,
+            converter=converter,
+            authenticator=authenticator,
+            draining=self._draining,
+        )
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(use_cases.policies), server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases.audit), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
