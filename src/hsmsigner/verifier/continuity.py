@@ -46,6 +46,12 @@ class TrustedVersion:
     algorithm: str
     public_key: bytes
 
+    @property
+    def pem(self) -> str:
+        """The public key in PEM."""
+        key = load_der_public_key(self.public_key)
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
+
 
 @dataclass(frozen=True, slots=True)
 class Continuity:
