@@ -371,7 +371,9 @@ class ContinuityStatement(_message.Message):
     signed_by_old: _builtins.str
     """JWS compact serialization (RFC 7515 section 7.1) by the old and by the new version over the same payload: a JSON
     object with `type` "hsmsigner-continuity-v1", `key`, `old` and `new` (each `name`, `algorithm`, `public_key`:
-    SubjectPublicKeyInfo in base64url), `create_time` and `activate_time` (RFC 3339).
+    SubjectPublicKeyInfo in base64url), `create_time` and `activate_time` (RFC 3339). The protected header is exactly
+    {"typ":"hsmsigner-continuity-v1","alg":...,"kid":NAME OF THE VERSION}, in this order: no caller gets a message signed
+    that begins so. `alg` is the JOSE name; ECDSA_SECP256K1_KECCAK256 has none and is written ES256K-KECCAK.
     """
     signed_by_new: _builtins.str
     def __init__(
@@ -418,7 +420,9 @@ class PublicKey(_message.Message):
     pem: _builtins.str
     """The same in PEM, RFC 7468 section 13."""
     jwk: _builtins.str
-    """The same as a JSON Web Key, RFC 7517, with `kid` = `name`, `alg` and `use`; empty where no JOSE name exists."""
+    """The same as a JSON Web Key, RFC 7517, with `kid` = `name`, `alg` and `use`; empty where no JOSE name exists. `nbf`
+    and `exp` (seconds since 1970) are the two times below, `x5c` the certificate chain, `state` and `origin` as here.
+    """
     origin: Global___KeyOrigin.ValueType
     certificate_chain: _builtins.str
     """The attached certificate chain, PEM, leaf first; empty without one."""
