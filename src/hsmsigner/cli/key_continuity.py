@@ -42,7 +42,7 @@ def continuity(key: KeyArgument, profile: ProfileOption, out: OutOption = None, 
     if as_json or out is None:
         print_json(document)
     else:
-        print_line(f"wrote {len(statements)} statement{'s'[: len(statements) != 1]} of {name} to {out}")
+        print_line(f"wrote {_counted(len(statements), 'statement')} of {name} to {out}")
 
 
 def verify_continuity(
@@ -80,8 +80,14 @@ def verify_continuity(
             }
         )
         return
-    print_fields({"verified": f"{found.key}: {len(found.versions) - 1} rotations, each signed by both versions"})
+    print_fields(
+        {"verified": f"{found.key}: {_counted(len(found.versions) - 1, 'rotation')}, each signed by both versions"}
+    )
     for version, time in zip(found.versions, ("trusted", *found.activate_times), strict=True):
         print_line(f"  {version.name}  {time if time == 'trusted' else 'signs from ' + time[:19] + 'Z'}")
     if current is None:
         print_line("whether newer statements exist, only --current (today's public key) can tell")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s'[: number != 1]}"
