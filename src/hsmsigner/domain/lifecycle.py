@@ -68,19 +68,7 @@ def change(
     Raises:
         SignerError: WRONG_STATE.
     """
-    transition = TRANSITIONS[verb]
-    if version.state not in transition.sources:
-        raise _wrong_state(verb, version)
-    if is_primary and not transition.is_for_primary:
-        message = f"{version.name} is the primary; rotate the key first, then it can be {_words(verb)}"
-        raise SignerError(Reason.WRONG_STATE, message, metadata={"state": version.state.value, "primary": "true"})
-    if version.is_destroying and verb is not Verb.DESTROY:
-        message = f"the destruction of {version.name} has begun; its pair may be gone from the token already"
-        raise SignerError(Reason.WRONG_STATE, message, metadata={"state": version.state.value})
-    target = transition.target or version.scheduled_from
-    if target is None:
-        raise SignerError(Reason.INTERNAL, f"nobody knows which state {version.name} was scheduled from")
-    moved = replace(version, state=target)
+    moved = replace(version, state=_target(verb, version, is_primary=is_primary))
     if version.state is KeyState.PRE_ACTIVATION:
         moved = replace(moved, activate_time=now if verb is Verb.ACTIVATE else None)
     match verb:
@@ -95,6 +83,22 @@ def change(
             return replace(moved, destroy_time=now)
         case Verb.ACTIVATE | Verb.SUSPEND | Verb.RESUME:
             return moved
+
+
+def _target(verb: Verb, version: KeyVersion, *, is_primary: bool) -> KeyState:
+    transition = TRANSITIONS[verb]
+    if version.state not in transition.sources:
+        raise _wrong_state(verb, version)
+    if is_primary and not transition.is_for_primary:
+        message = f"{version.name} is the primary; rotate the key first, then it can be {_words(verb)}"
+        raise SignerError(Reason.WRONG_STATE, message, metadata={"state": version.state.value, "primary": "true"})
+    if version.is_destroying and verb is not Verb.DESTROY:
+        message = f"the destruction of {version.name} has begun; its pair may be gone from the token already"
+        raise SignerError(Reason.WRONG_STATE, message, metadata={"state": version.state.value})
+    target = transition.target or version.scheduled_from
+    if target is None:
+        raise SignerError(Reason.INTERNAL, f"nobody knows which state {version.name} was scheduled from")
+    return target
 
 
 def destroy_time_after(delay_us: int | None, now: Instant) -> Instant:

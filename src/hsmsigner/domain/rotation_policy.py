@@ -89,3 +89,5 @@ class Rotation:
     continuity_time: Instant | None = None
     is_vouched: bool = False
     finish_time: Instant | None = None
+    # Why it ended without the new version taking over; empty otherwise.
+    failure: str = ""

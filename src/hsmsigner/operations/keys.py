@@ -8,12 +8,12 @@ crash left between the steps is finished by `finish_pending` at the next start.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import Instant
-from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.key import Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.record import Entry
@@ -21,13 +21,10 @@ from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.access import require_key_right, visible_key, visible_version
 from hsmsigner.operations.governance import Governance, GovernanceCache
+from hsmsigner.operations.pairs import fresh_cka_id, make_pair
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair, Transaction
 
 _log = logging.getLogger(__name__)
-
-# CKA_ID is random: not derived from the key, not counted, so two appliances on one device never meet. 16 bytes fit
-# every device but YubiHSM2, whose library maps longer ones by itself (facts: yubihsm-shell#345).
-CKA_ID_BYTES = 16
 
 
 class Keys:
@@ -66,19 +63,17 @@ class Keys:
             wanted = PendingKey(
                 name,
                 algorithm,
-                CkaId(secrets.token_bytes(CKA_ID_BYTES)),
+                fresh_cka_id(),
                 RequestKey(principal.text, request_id),
             )
             reserved = await self._reserve(wanted, principal, validate_only=validate_only)
-            return reserved if isinstance(reserved, Key) else await self._make(reserved)
+            return reserved if isinstance(reserved, Key) else await self._make(reserved, is_new=reserved is wanted)
         finally:
             self._being_made.discard(name)
 
-    async def _make(self, pending: PendingKey) -> Key:
-        """Find the pair of a reservation that was left half-made, or generate it."""
+    async def _make(self, pending: PendingKey, *, is_new: bool) -> Key:
         try:
-            pair = await self._token.find(pending.cka_id, pending.algorithm)
-            pair = pair or await self._token.generate(pending.cka_id, str(pending.name), pending.algorithm)
+            pair = await make_pair(self._token, pending, is_new=is_new)
         except SignerError as error:
             # With the token lost the pair may exist: the reservation stays, for a retry or the next start.
             if error.reason is not Reason.TOKEN_UNAVAILABLE:
@@ -109,6 +104,17 @@ class Keys:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN.
         """
         return visible_key(self._governance.newest, principal, name)
+
+    async def get_counted(self, principal: Principal, name: KeyName) -> Key:
+        """The same, with the signatures counted up to now.
+
+        Raises:
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, AUDIT_UNAVAILABLE.
+        """
+        key = self.get(principal, name)
+        counts = await self._store.read_signature_counts(name)
+        versions = (replace(version, signature_count=counts[version.name.number]) for version in key.versions)
+        return replace(key, versions=tuple(versions))
 
     def list(self, principal: Principal, right: Right | None = None) -> list[Key]:
         """Keys over which the principal has this right (or any), by name."""

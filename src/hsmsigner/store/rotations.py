@@ -31,6 +31,7 @@ _COLUMNS = (
     rotations.c.continuity_time,
     rotations.c.is_vouched,
     rotations.c.finish_time,
+    rotations.c.failure,
 )
 _UNDER_WAY = select(rotations.c.key_id, *_COLUMNS).where(rotations.c.finish_time.is_(None))
 
@@ -53,6 +54,7 @@ class SqlRotationTable:
                 continuity_time=rotation.continuity_time,
                 is_vouched=rotation.is_vouched,
                 finish_time=rotation.finish_time,
+                failure=rotation.failure,
             )
         )
 

@@ -110,6 +110,7 @@ rotations = Table(
     Column("is_vouched", Boolean, nullable=False),
     # NULL while it is under way.
     Column("finish_time", BigInteger),
+    Column("failure", String(200), nullable=False),
 )
 
 # Two rotations of one key at once are a fault that the database itself refuses.

@@ -46,6 +46,7 @@ def _create_tables() -> None:
         sa.Column("continuity_time", sa.BigInteger),
         sa.Column("is_vouched", sa.Boolean, nullable=False),
         sa.Column("finish_time", sa.BigInteger),
+        sa.Column("failure", sa.String(200), nullable=False),
     )
     under_way = sa.text("finish_time IS NULL")
     op.create_index(
