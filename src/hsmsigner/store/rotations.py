@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hsmsigner.domain.continuity import ContinuityStatement
@@ -135,10 +135,3 @@ class SqlLeaseTable:
         except IntegrityError as error:
             raise SignerError(Reason.ETAG_MISMATCH, "another frontend took the lease at the same moment") from error
         return True
-
-    def is_held(self, name: str, holder: str) -> bool:
-        query = select(leases.c.name).where(leases.c.name == name, leases.c.holder == holder)
-        return self._connection.execute(query).one_or_none() is not None
-
-    def release(self, name: str, holder: str) -> None:
-        self._connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))

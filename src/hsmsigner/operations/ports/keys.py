@@ -148,11 +148,3 @@ class LeaseTable(Protocol):
         written before the clock was set back, and counts as over.
         """
         ...
-
-    def is_held(self, name: str, holder: str) -> bool:
-        """Whether the last one to take it was this holder; for the transactions that rely on it."""
-        ...
-
-    def release(self, name: str, holder: str) -> None:
-        """Give it up, if it is held."""
-        ...
