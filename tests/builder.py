@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from hsmsigner.domain.algorithm import algorithm_named
@@ -46,7 +47,9 @@ version: 1
 groups: {engines: ["spiffe://test/settlement/*"], ops: ["spiffe://test/ops/*"]}
 grants:
   - {principals: [group:engines], keys: ["keys/settlement-*"], rights: [sign, sign_digest, get_public_key]}
-  - {principals: [group:ops], keys: ["**"], rights: [create_key, rotate, manage_key, read_audit, publish_policy, get_public_key]}
+  - principals: [group:ops]
+    keys: ["**"]
+    rights: [create_key, rotate, manage_key, read_audit, publish_policy, get_public_key]
 keys:
   - match: keys/settlement-*
     inputs: [message, digest]
@@ -64,7 +67,7 @@ class Signer:
     policy: str = POLICY
     clock: FakeClock = field(default_factory=FakeClock)
     token: FakeToken = field(default_factory=FakeToken)
-    limits: CommitterLimits = field(default_factory=CommitterLimits)
+    limits: CommitterLimits = field(default_factory=lambda: CommitterLimits(4096, 64 * 2**20, 86_400))
     store_class: Callable[[str], SqlStore] = SqlStore
 
     @property
@@ -191,13 +194,16 @@ def usage_total(database: Path, quota: str) -> int:
 
 
 def check_invariants(database: Path) -> None:
-    """Chain and tree intact, every signature authorized first, usage no less than what the log authorized and kept."""
+    """Chain and tree intact, every signature authorized first and ended once, counters as the log's debits say."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         records = connection.execute("SELECT sequence, record FROM audit_records ORDER BY sequence").fetchall()
         (size, edge_bytes) = connection.execute("SELECT log_size, log_edge FROM appliance").fetchone()
         requests = connection.execute("SELECT sequence, state, signature FROM sign_requests").fetchall()
+        usage = dict(connection.execute("SELECT counter, buckets FROM quota_usage").fetchall())
     edge, previous, authorized, ended = RightEdge(), bytes(32), set(), Counter[int]()
     last_time = ""
+    debits: dict[int, list[str]] = {}
+    debited, first_debit = Counter[str](), dict[str, str]()
     for index, (sequence, record) in enumerate(records):
         fields = json.loads(record)
         assert sequence == fields["sequence"] == index
@@ -207,9 +213,21 @@ def check_invariants(database: Path) -> None:
         edge = edge.append(previous)
         if fields["type"] == "sign.authorized":
             authorized.add(sequence)
-        elif "authorized" in fields:
+            debits[sequence] = [debit["counter"] for debit in fields["debits"]]
+            debited.update(debits[sequence])
+            for counter in debits[sequence]:
+                first_debit.setdefault(counter, fields["time"])
+        elif fields.get("debit_returned"):
+            debited.subtract(debits[fields["authorized"]])
+        if "authorized" in fields:
             assert fields["authorized"] < sequence
             ended[fields["authorized"]] += 1
+    for counter, count in debited.items():
+        counted = sum(number for _, number in json.loads(usage[counter]))
+        # Buckets leave a counter with time; while none can have left, it holds exactly what the log says.
+        period_s = int(counter.split("|")[2]) / 1_000_000
+        span = datetime.fromisoformat(last_time) - datetime.fromisoformat(first_debit[counter])
+        assert counted == count if span.total_seconds() < period_s else counted <= count
     assert (size, edge_bytes) == (edge.size, edge.to_bytes())
     assert all(count == 1 for count in ended.values()), "an authorization ended twice"
     for sequence, state, signature in requests:

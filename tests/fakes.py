@@ -52,7 +52,9 @@ class FakeToken:
     connected: bool = True
     answer: Callable[[SignTask], SignOutcome | None] = lambda _task: None
     gate: asyncio.Event | None = None
+    generate_gate: asyncio.Event | None = None
     signed: list[SignTask] = field(default_factory=list)
+    found: list[CkaId] = field(default_factory=list)
     keys: dict[CkaId, PrivateKeyTypes] = field(default_factory=dict)
     fail_before_generate: bool = False
     fail_after_generate: bool = False
@@ -68,6 +70,8 @@ class FakeToken:
         return [self.answer(task) or self._sign(task) for task in tasks]
 
     async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:  # noqa: ARG002
+        if self.generate_gate is not None:
+            await self.generate_gate.wait()
         if self.fail_before_generate:
             raise _lost()
         self.keys[cka_id] = new_key(algorithm)
@@ -75,13 +79,20 @@ class FakeToken:
             raise _lost()
         return self._pair(cka_id)
 
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm, *, is_sure: bool = True) -> TokenKeyPair | None:
+    async def find(
+        self,
+        cka_id: CkaId,
+        algorithm: SigningAlgorithm,  # noqa: ARG002
+        *,
+        is_sure: bool = True,
+    ) -> TokenKeyPair | None:
         if not self.connected:
             raise _lost()
         self.reopened += is_sure and cka_id not in self.keys
+        self.found.append(cka_id)
         return self._pair(cka_id) if cka_id in self.keys else None
 
-    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:
+    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:  # noqa: ARG002
         if not self.connected:
             raise _lost()
         if cka_id in self.keys:

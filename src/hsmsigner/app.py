@@ -1,6 +1,6 @@
 """Composition root: builds the processes of the appliance from their parts. Only this file wires.
 
-Run by the supervisor as `python -m hsmsigner.app frontend --config FILE` or `... token-worker --config FILE`.
+Run by the supervisor as `python -m hsmsigner.child frontend --config FILE` or `... token-worker --config FILE`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
@@ -38,7 +37,7 @@ from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Signing
-from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, die_with_supervisor, harden_process
+from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
 from hsmsigner.telemetry import configure_logging
 from hsmsigner.token.client import TokenClient
@@ -203,9 +202,9 @@ def _write_address(path: Path, address: str) -> None:
     _log.info("serving", extra={"address": address})
 
 
-def main() -> int:
+def run_process() -> int:
     """Run one process of the appliance; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m hsmsigner.app")
+    parser = argparse.ArgumentParser(prog="python -m hsmsigner.child")
     parser.add_argument("role", choices=("frontend", "token-worker"))
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args()
@@ -218,7 +217,7 @@ def main() -> int:
 
             return run_token_worker(settings)
         harden_process()
-        die_with_supervisor()
+        allow_many_files()
         uvloop.run(run_frontend(settings))
     except (ConfigurationError, LogDamagedError) as error:
         _log.error("%s", error)
@@ -227,7 +226,3 @@ def main() -> int:
         _log.error("%s", error.message, exc_info=error)
         return EXIT_RESTART
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

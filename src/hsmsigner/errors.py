@@ -91,6 +91,12 @@ class ConfigurationError(Exception):
     """The appliance cannot start as it is set up; the text names the fault and the way out."""
 
 
+def cannot_record() -> SignerError:
+    """Say that the audit log cannot be written (or read): everything that needs it is refused (P9)."""
+    message = "the audit log is not available, so nothing is signed; retry with the same request_id"
+    return SignerError(Reason.AUDIT_UNAVAILABLE, message, retry_after_s=1.0)
+
+
 def invalid_field(field: str, message: str) -> SignerError:
     """Say that one request field is wrong; `message` says what would be right."""
     return SignerError(Reason.INVALID_FIELD, f"{field}: {message}", field=field, metadata={"field": field})

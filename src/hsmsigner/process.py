@@ -29,6 +29,12 @@ def harden_process() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def allow_many_files() -> None:
+    """Raise the limit of open files to what the system allows, so that idle connections alone cannot exhaust it."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def die_with_supervisor() -> None:
     """Have the kernel end this process when the supervisor ends, however it ends.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsmsigner.config import Settings, load_settings
-from hsmsigner.errors import ConfigurationError
 from hsmsigner.process import EXIT_CONFIGURATION, PARENT_VARIABLE, TLS13_ONLY, harden_process
+from hsmsigner.state_lock import take_lock
 from hsmsigner.telemetry import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -35,35 +34,12 @@ def run_supervisor(config_path: Path) -> int:
     settings = load_settings(config_path)
     configure_logging(settings.log.level, "supervisor")
     harden_process()
-    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = take_lock(settings)
     try:
         settings.address_file.unlink(missing_ok=True)
         return asyncio.run(_Supervisor(settings, config_path.resolve(), lock).run())
     finally:
         os.close(lock)
-
-
-def take_lock(settings: Settings) -> int:
-    """Lock the state folder; the descriptor is handed down, so the lock lives as long as any process of ours.
-
-    Raises:
-        ConfigurationError: another appliance holds it; names its process.
-    """
-    path = settings.run_dir / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise ConfigurationError(
-            f"another appliance (process {holder}) runs on {settings.state_dir}; stop it first, "
-            "or give this one a state folder of its own"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +105,7 @@ class _Supervisor:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "hsmsigner.app",
+            "hsmsigner.child",
             role.name,
             "--config",
             str(self._config_path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,4 +53,8 @@ def configure_logging(level: str, role: str) -> None:
 def _printable(name: str, value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview) or any(word in name.lower() for word in _HIDDEN):
         return "(hidden)"
+    if isinstance(value, Mapping):
+        return {str(key): _printable(str(key), part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_printable(name, part) for part in value]
     return value

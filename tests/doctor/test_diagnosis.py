@@ -16,7 +16,7 @@ from hsmsigner.doctor import Finding, Level, diagnose
 from hsmsigner.doctor.store import room_for_records
 from hsmsigner.doctor.token_probe import findings_of
 from hsmsigner.domain.algorithm import ALGORITHMS
-from hsmsigner.supervisor import take_lock
+from hsmsigner.state_lock import take_lock
 
 
 def now() -> datetime:

@@ -22,6 +22,7 @@ from tests.builder import (
     check_invariants,
     fresh_id,
     make_signer,
+    read_log,
     record_types,
     usage_total,
 )
@@ -277,6 +278,56 @@ def test_a_caller_that_goes_away_changes_nothing_about_its_signature(tmp_path: P
     run(scenario())
 
 
+def test_a_caller_that_goes_away_while_it_waits_takes_its_request_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            before = record_types(signer.database)
+            gone = asyncio.create_task(signer.sign())
+            await asyncio.sleep(0)
+
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            await signer.sign(validate_only=True)
+
+            assert record_types(signer.database) == before
+
+    run(scenario())
+
+
+def test_a_refusal_in_the_same_turn_does_not_abort_somebody_elses_batch(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+
+            stranger, batch = await asyncio.gather(
+                signer.signing.sign_batch([asked(principal=STRANGER)], None, all_or_nothing=False),
+                signer.signing.sign_batch([asked() for _ in range(3)], None, all_or_nothing=True),
+            )
+
+            assert isinstance(stranger[0], SignerError)
+            assert all(isinstance(answer, Signed) for answer in batch)
+
+    run(scenario())
+
+
+def test_a_flood_of_refusals_is_recorded_with_its_number(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+
+            await signer.signing.sign_batch(
+                [asked(principal=STRANGER, labels={"x": "y"}) for _ in range(400)], None, all_or_nothing=False
+            )
+
+            denials = [record for record in read_log(signer.database) if record["type"] == "sign.denied"]
+            assert len(denials) < 20
+            assert sum(int(str(record.get("count", 1))) for record in denials) == 400
+            assert not any("labels" in record for record in denials)
+
+    run(scenario())
+
+
 def test_concurrent_twins_wait_for_one_signature(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path) as signer:
@@ -375,16 +426,17 @@ def test_validate_only_decides_and_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with make_signer(tmp_path, limits=CommitterLimits(queue=2)) as signer:
+        async with make_signer(
+            tmp_path, limits=CommitterLimits(queue=2, queue_bytes=2**20, retention_s=86_400)
+        ) as signer:
             await signer.create_key()
 
-            answers = [future for _ in range(3) for future in signer.signing.start([asked()], None)]
-            third = await answers[2]
+            tasks = [asyncio.create_task(signer.sign()) for _ in range(3)]
+            first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
 
             assert isinstance(third, SignerError)
             assert third.reason is Reason.QUEUE_FULL
             assert third.retry_after_s is not None
-            first, second = await answers[0], await answers[1]
             assert isinstance(first, Signed)
             assert isinstance(second, Signed)
 

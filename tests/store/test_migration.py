@@ -24,6 +24,17 @@ _ADDED = {
 }
 
 
+_TABLES = (
+    "appliance",
+    "audit_records",
+    "policy_revisions",
+    "keys",
+    "key_versions",
+    "quota_usage",
+    "sign_requests",
+)
+
+
 def to_first_schema(database: Path) -> None:
     """Make an empty store of schema 0001, as that release made it."""
     config = Config()
@@ -72,9 +83,17 @@ async def fill_first_schema(folder: Path, database: Path, token: FakeToken) -> N
     await today.stop()
     with sqlite3.connect(database) as old:
         old.execute("ATTACH DATABASE ? AS today", (str(today.database),))
-        for table in ("appliance", "audit_records", "policy_revisions", "keys", "key_versions", "sign_requests"):
+        for table in (
+            "appliance",
+            "audit_records",
+            "policy_revisions",
+            "keys",
+            "key_versions",
+            "quota_usage",
+            "sign_requests",
+        ):
             columns = [row[1] for row in old.execute(f"PRAGMA main.table_info({table})")]
             assert not set(columns) & set(_ADDED.get(table, ()))
             names = ", ".join(columns)
-            old.execute(f"DELETE FROM main.{table}")
-            old.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM today.{table}")
+            old.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our own table names
+            old.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM today.{table}")  # noqa: S608

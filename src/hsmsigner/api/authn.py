@@ -89,7 +89,7 @@ def _read_certificate(pem: bytes) -> Caller:
         certificate = x509.load_der_x509_certificate(der)
         names = _alternative_names(certificate)
         common_names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    except ValueError as error:
+    except (ValueError, x509.UnsupportedGeneralNameType) as error:
         raise SignerError(Reason.UNAUTHENTICATED, "the client certificate cannot be read") from error
     principal = principal_from_certificate(
         names.get_values_for_type(x509.UniformResourceIdentifier) if names else [],

@@ -68,7 +68,7 @@ class Converter:
             raise invalid_field(f"{where}input", "must be a `message` or a `digest`")
         kind = InputKind(given)
         body = item.message if kind is InputKind.MESSAGE else item.digest
-        self._check_body(item, body, where + given)
+        self._check_body(item, body, where, given)
         output_format = _FORMATS.get(item.output_format)
         if output_format is None:
             raise invalid_field(f"{where}output_format", "is not a format this appliance knows")
@@ -80,17 +80,18 @@ class Converter:
         )
         return Asked(request, item.validate_only)
 
-    def _check_body(self, item: signing_pb2.SignRequest, body: bytes, field: str) -> None:
+    def _check_body(self, item: signing_pb2.SignRequest, body: bytes, where: str, given: str) -> None:
+        field, checksum = where + given, f"{where}input_crc32c"
         if not body:
             raise invalid_field(field, "must not be empty")
         if len(body) > self._message_limit:
             message = f"{field}: has {len(body)} bytes; this appliance takes up to {self._message_limit}"
             raise SignerError(Reason.MESSAGE_TOO_LARGE, message, field=field)
         if not item.HasField("input_crc32c"):
-            raise invalid_field("input_crc32c", f"is required: the CRC32C of `{field}`")
+            raise invalid_field(checksum, f"is required: the CRC32C of `{field}`")
         if google_crc32c.value(body) != item.input_crc32c:
-            message = f"input_crc32c: does not fit `{field}`; it was damaged on the way, send it again"
-            raise SignerError(Reason.CHECKSUM_MISMATCH, message, field="input_crc32c")
+            message = f"{checksum}: does not fit `{field}`; it was damaged on the way, send it again"
+            raise SignerError(Reason.CHECKSUM_MISMATCH, message, field=checksum)
 
     def sign_response(self, signed: Signed, request_id: str) -> signing_pb2.SignResponse:
         """Write a signature out."""

@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from hsmsigner.api.authn import Authenticator, Caller
-from hsmsigner.api.status import grpc_code, to_status
+from hsmsigner.api.status import fit, grpc_code, to_status
 from hsmsigner.errors import Reason, SignerError
 
 _log = logging.getLogger("hsmsigner.rpc")
@@ -46,13 +47,21 @@ class Edge(grpc.aio.ServerInterceptor):
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         if handler.stream_stream:
-            make, serve = grpc.stream_stream_rpc_method_handler, self._serve_stream(handler.stream_stream, method)
+            make, serve = (
+                grpc.stream_stream_rpc_method_handler,
+                self._serve_stream(handler.stream_stream, method, _all_readable),
+            )
         elif handler.unary_stream:
-            make, serve = grpc.unary_stream_rpc_method_handler, self._serve_stream(handler.unary_stream, method)
+            make, serve = (
+                grpc.unary_stream_rpc_method_handler,
+                self._serve_stream(handler.unary_stream, method, _readable),
+            )
         else:
             make, serve = grpc.unary_unary_rpc_method_handler, self._serve_unary(handler.unary_unary, method)
         return make(
-            serve, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            serve,
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
         )
 
     def _serve_unary(self, serve: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
@@ -60,7 +69,7 @@ class Edge(grpc.aio.ServerInterceptor):
             started, caller = time.monotonic(), None
             try:
                 caller = self._authenticator.enter(context.auth_context())
-                answer = await serve(request, context)
+                answer = await serve(_readable(request), context)
             except Exception as error:  # noqa: BLE001 - the one place: what is not typed leaves as INTERNAL with an id
                 await _abort(context, _typed(error), method, caller, started)
             _log_call(method, caller, started, "OK")
@@ -68,19 +77,47 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _serve_stream(self, serve: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
-        # `asked` is one request, or an iterator of them, as the method has it.
+    def _serve_stream(
+        self, serve: Callable[[Any, Context], AsyncIterator[Any]], method: str, read: Callable[[Any], Any]
+    ) -> Any:
+        # `asked` is one request, or an iterator of them, as the method has it; `read` sees that it could be read.
         async def wrapped(asked: Any, context: Context) -> AsyncIterator[Any]:
             started, caller = time.monotonic(), None
             try:
                 caller = self._authenticator.enter(context.auth_context())
-                async for answer in serve(asked, context):
+                async for answer in serve(read(asked), context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - as above
                 await _abort(context, _typed(error), method, caller, started)
             _log_call(method, caller, started, "OK")
 
         return wrapped
+
+
+_UNREADABLE = object()
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Left alone, gRPC answers bytes that are no message with UNKNOWN and the text of the exception."""
+
+    def wrapped(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return wrapped
+
+
+def _readable(request: Any) -> Any:
+    if request is _UNREADABLE:
+        raise SignerError(Reason.INVALID_FIELD, "the request cannot be read as the message this method takes")
+    return request
+
+
+async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
 
 
 def _typed(error: Exception) -> SignerError:
@@ -96,7 +133,7 @@ def _typed(error: Exception) -> SignerError:
 async def _abort(context: Context, error: SignerError, method: str, caller: Caller | None, started: float) -> NoReturn:
     _log_call(method, caller, started, error.reason.value)
     details = to_status(error).SerializeToString()
-    await context.abort(grpc_code(error.reason), error.message, ((_DETAILS, details),))
+    await context.abort(grpc_code(error.reason), fit(error.message), ((_DETAILS, details),))
     raise AssertionError("abort does not return")
 
 

@@ -25,7 +25,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         self, request: policy_pb2.ValidatePolicyRequest, context: Context
     ) -> policy_pb2.ValidatePolicyResponse:
         document = request.document.encode()
-        problems = self._policies.validate(current_principal(), document)
+        problems = await self._policies.validate(current_principal(), document)
         return policy_pb2.ValidatePolicyResponse(
             problems=[
                 policy_pb2.PolicyProblem(

@@ -25,8 +25,9 @@ from hsmsigner.operations.policy import Policies
 from hsmsigner.operations.sign import Signing
 from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing_pb2_grpc
 
-# One frame of a batch may carry many messages; beyond this a client must send smaller frames.
-_MAX_REQUEST_BYTES = 65 * 2**20
+# gRPC reads a whole message into memory before anybody is asked whether the caller may: this bounds what a client
+# without any grant can make us hold. A batch of large messages must be cut accordingly.
+_MAX_REQUEST_BYTES = 8 * 2**20
 _SERVICES = ("SigningService", "KeyService", "PolicyService", "AuditService")
 
 
@@ -105,10 +106,14 @@ class ApiServer:
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max(_MAX_REQUEST_BYTES, settings.limits.message_bytes + 2**16)),
-        ("grpc.max_send_message_length", _MAX_REQUEST_BYTES),
+        # What was signed must also be answered, JWS with their payloads included.
+        ("grpc.max_send_message_length", -1),
         # Without it a second server could share the port unnoticed, and half of the calls would go there.
         ("grpc.so_reuseport", 0),
         ("grpc.max_connection_idle_ms", 3_600_000),
+        # Whoever does not finish the handshake soon makes room; calls beyond this many on one connection wait.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_concurrent_streams", 1024),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from hsmsigner.api.authn import Authenticator, Caller, current_caller
 from hsmsigner.api.convert import Converter
@@ -15,7 +16,9 @@ from hsmsigner.pb import signing_pb2
 
 # Beyond this many unanswered the stream is not read: HTTP/2 flow control then holds the client back.
 MAX_UNANSWERED = 4096
+MAX_UNANSWERED_BYTES = 16 * 2**20
 _MAX_FRAME = 512
+_MAX_FRAME_BYTES = 2 * 2**20
 
 
 class SignStream:
@@ -28,8 +31,10 @@ class SignStream:
         self._converter = converter
         self._authenticator = authenticator
         self._draining = draining
-        self._ready: deque[tuple[str, Answer]] = deque()
+        # Request id, answer, and how many bytes the request had: an answer may be a third larger (JWS).
+        self._ready: deque[tuple[str, Answer, int]] = deque()
         self._unanswered = 0
+        self._unanswered_bytes = 0
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -69,28 +74,34 @@ class SignStream:
 
     def _start(self, frame: signing_pb2.StreamSignRequest, caller: Caller) -> None:
         good: list[Asked] = []
-        ids: list[str] = []
+        callbacks: list[Callable[[Answer], None]] = []
         for index, item in enumerate(frame.requests):
+            size = item.ByteSize()
             self._unanswered += 1
+            self._unanswered_bytes += size
             try:
                 good.append(self._converter.asked(item, caller.principal, f"requests[{index}]."))
-                ids.append(item.request_id)
+                callbacks.append(partial(self._answer, item.request_id, size))
             except SignerError as error:
-                self._answer(item.request_id, error)
-        for request_id, future in zip(ids, self._signing.start(good, None), strict=True):
-            future.add_done_callback(lambda done, request_id=request_id: self._answer(request_id, done.result()))  # type: ignore[misc]
-        if self._unanswered >= MAX_UNANSWERED:
+                self._answer(item.request_id, size, error)
+        if good:
+            self._signing.queue(good, callbacks, None)
+        if self._unanswered >= MAX_UNANSWERED or self._unanswered_bytes >= MAX_UNANSWERED_BYTES:
             self._room.clear()
 
-    def _answer(self, request_id: str, answer: Answer) -> None:
-        self._ready.append((request_id, answer))
+    def _answer(self, request_id: str, size: int, answer: Answer) -> None:
+        self._ready.append((request_id, answer, size))
         self._changed.set()
 
     def _frame(self) -> signing_pb2.StreamSignResponse:
-        taken = [self._ready.popleft() for _ in range(min(len(self._ready), _MAX_FRAME))]
-        self._unanswered -= len(taken)
-        if self._unanswered < MAX_UNANSWERED:
+        results: list[signing_pb2.SignResult] = []
+        filled = 0
+        while self._ready and len(results) < _MAX_FRAME and filled < _MAX_FRAME_BYTES:
+            request_id, answer, size = self._ready.popleft()
+            results.append(self._converter.sign_result(answer, request_id))
+            filled += size
+        self._unanswered -= len(results)
+        self._unanswered_bytes -= filled
+        if self._unanswered < MAX_UNANSWERED and self._unanswered_bytes < MAX_UNANSWERED_BYTES:
             self._room.set()
-        return signing_pb2.StreamSignResponse(
-            results=[self._converter.sign_result(answer, request_id) for request_id, answer in taken]
-        )
+        return signing_pb2.StreamSignResponse(results=results)

@@ -44,9 +44,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     async def BatchSign(self, request: signing_pb2.BatchSignRequest, context: Context) -> signing_pb2.BatchSignResponse:
         if not 1 <= len(request.requests) <= MAX_BATCH:
             raise invalid_field("requests", f"must have 1-{MAX_BATCH} items, not {len(request.requests)}")
+        check_distinct([item.request_id for item in request.requests])
         checked = self._check_items(request.requests)
         good = [item for item in checked if isinstance(item, Asked)]
-        check_distinct([item.request for item in good])
         if request.all_or_nothing:
             for item in checked:
                 if isinstance(item, SignerError):

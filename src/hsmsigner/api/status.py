@@ -69,26 +69,34 @@ def grpc_code(reason: Reason) -> grpc.StatusCode:
     return CODES[reason]
 
 
+# Errors travel in HTTP/2 headers, of which clients take 8 or 16 KiB, and text counts up to three times there.
+_MAX_TEXT_BYTES = 1000
+
+
+def fit(message: str) -> str:
+    """The message, cut to what surely arrives."""
+    return message.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore")
+
+
 def to_status(error: SignerError) -> Status:
     """The whole error as google.rpc.Status: ErrorInfo always, and the details that fit the reason."""
     code: int = CODES[error.reason].value[0]
-    status = Status(code=code, message=error.message)
+    text = fit(error.message)
+    status = Status(code=code, message=text)
     parts: list[Message] = [details.ErrorInfo(reason=error.reason.value, domain=ERROR_DOMAIN, metadata=error.metadata)]
     if error.field is not None:
         parts.append(
             details.BadRequest(
-                field_violations=[details.BadRequest.FieldViolation(field=error.field, description=error.message)]
+                field_violations=[details.BadRequest.FieldViolation(field=error.field, description=text)]
             )
         )
     if error.reason is Reason.QUOTA_EXCEEDED:
         subject = error.metadata.get("rule", "")
         parts.append(
-            details.QuotaFailure(
-                violations=[details.QuotaFailure.Violation(subject=subject, description=error.message)]
-            )
+            details.QuotaFailure(violations=[details.QuotaFailure.Violation(subject=subject, description=text)])
         )
     if error.reason in _PRECONDITIONS:
-        violation = details.PreconditionFailure.Violation(type=error.reason.value, description=error.message)
+        violation = details.PreconditionFailure.Violation(type=error.reason.value, description=text)
         parts.append(details.PreconditionFailure(violations=[violation]))
     if error.retry_after_s is not None:
         delay = Duration()

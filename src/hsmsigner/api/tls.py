@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hsmsigner.config import TlsSettings
@@ -76,7 +78,7 @@ class CertificateFiles:
             public_key = x509.load_pem_x509_certificates(certificate)[0].public_key()
             matches = load_pem_private_key(key, None).public_key() == public_key
             x509.load_pem_x509_certificates(client_ca)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigurationError(f"a TLS file is not usable PEM: {error}") from error
         if not matches:
             raise ConfigurationError(f"{settings.private_key} is not the key of {settings.certificate}")
@@ -85,12 +87,21 @@ class CertificateFiles:
     def _load_revoked(self) -> frozenset[str]:
         if self._settings.revoked is None:
             return frozenset()
-        try:
-            text = _read(self._settings.revoked).decode("ascii")
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(f"{self._settings.revoked} is not a list of fingerprints") from error
-        lines = (line.partition("#")[0].strip().replace(":", "").lower() for line in text.splitlines())
-        return frozenset(line for line in lines if line)
+        text = _read(self._settings.revoked).decode("utf-8-sig", "replace")
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        path = self._settings.revoked
+        return frozenset(_fingerprint(line, number, path) for number, line in enumerate(lines, 1) if line)
+
+
+def _fingerprint(line: str, number: int, path: Path) -> str:
+    """One line as hex, also as `openssl x509 -fingerprint -sha256` prints it; a line that revokes nobody is a fault."""
+    text = re.sub(r"^sha256 fingerprint=|[:\s]", "", line, flags=re.IGNORECASE).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ConfigurationError(
+            f"{path} line {number} is no SHA-256 fingerprint; "
+            "`openssl x509 -noout -fingerprint -sha256 -in CERT` prints one"
+        )
+    return text
 
 
 def _read(path: Path) -> bytes:

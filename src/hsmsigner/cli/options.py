@@ -46,6 +46,8 @@ EtagOption = Annotated[
     typer.Option("--etag", help="Change it only if it still is as you saw it (`keys show --json`).", metavar="ETAG"),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+# The largest `limits.message_bytes` there is; a device file would never end.
+LARGEST_INPUT = 64 * 2**20
 DEFAULT_TIMEOUT_S = 15.0
 
 _PREFIX = "keys/"
@@ -144,12 +146,19 @@ def read_input(path: Path) -> bytes:
     """The bytes of a file, or of standard input for `-`.
 
     Raises:
-        typer.BadParameter: it cannot be read.
+        typer.BadParameter: it cannot be read, or is larger than any appliance takes.
     """
     try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        if str(path) == "-":
+            content = sys.stdin.buffer.read(LARGEST_INPUT + 1)
+        else:
+            with path.open("rb") as file:
+                content = file.read(LARGEST_INPUT + 1)
     except OSError as error:
         raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > LARGEST_INPUT:
+        raise typer.BadParameter(f"{path} is larger than {LARGEST_INPUT} bytes, which no appliance takes")
+    return content
 
 
 def write_output(path: Path, content: bytes) -> None:

@@ -81,12 +81,12 @@ class QuotaExceeded(Refused):
 
     @property
     def rule(self) -> str:
-        """Id of the quota in the policy document."""
+        """Which rule refused: `quotas/` and the quota's id in the policy document."""
         return self.metadata.get("rule", "")
 
     @property
     def observed(self) -> str:
-        """What the window would have held."""
+        """What the window held already."""
         return self.metadata.get("observed", "")
 
     @property
@@ -168,7 +168,7 @@ CLASS_OF_REASON: dict[str, type[SigningClientError]] = {
     "SIGNATURE_INVALID": Unavailable,
     "KEY_UNHEALTHY": Unavailable,
     "AUDIT_UNAVAILABLE": Unavailable,
-    "DEADLINE_PASSED": OutcomeUnknown,
+    "DEADLINE_PASSED": Unavailable,
     "INTERNAL": OutcomeUnknown,
 }
 
@@ -189,7 +189,7 @@ _CLASS_OF_CODE: dict[grpc.StatusCode, type[SigningClientError]] = {
 # gRPC itself made the status: the transport gave up, and no server spoke.
 _REASON_OF_BARE_CODE = {
     grpc.StatusCode.UNAVAILABLE: "CONNECTION_LOST",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_PASSED",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "NO_ANSWER_IN_TIME",
 }
 
 
@@ -241,6 +241,6 @@ def error_of_call(error: grpc.aio.AioRpcError, *, changes_something: bool) -> Si
     code = error.code()
     reason = _REASON_OF_BARE_CODE.get(code, code.name)
     kind = _CLASS_OF_CODE.get(code, OutcomeUnknown)
-    if reason in ("CONNECTION_LOST", "DEADLINE_PASSED"):
+    if reason in ("CONNECTION_LOST", "NO_ANSWER_IN_TIME"):
         kind = OutcomeUnknown if changes_something else Unavailable
     return kind(reason, error.details() or f"the call ended with {code.name}", grpc_code=code)

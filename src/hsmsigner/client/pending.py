@@ -83,7 +83,7 @@ class Pending:
             return self.last_refusal
         if self.sends:
             return OutcomeUnknown(
-                "DEADLINE_PASSED",
+                "NO_ANSWER_IN_TIME",
                 f"no answer to {request_id} in time; send it again under the same request_id{because}",
             )
         return Unavailable("UNREACHABLE", f"the server could not be reached in time{because}")

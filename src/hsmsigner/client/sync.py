@@ -108,7 +108,7 @@ class SignerClient(KeyCalls, CertificateCalls):
         try:
             return waiter.result(timeout_s + _SLACK_S)
         except TimeoutError:
-            raise OutcomeUnknown("DEADLINE_PASSED", f"no answer to {request.request_id} in time") from None
+            raise OutcomeUnknown("NO_ANSWER_IN_TIME", f"no answer to {request.request_id} in time") from None
 
     def _post(self, request: PreparedRequest, waiter: Future[Signature], deadline: float) -> None:
         if self._is_closed:

@@ -12,13 +12,13 @@ from pathlib import Path
 from hsmsigner.config import Settings, load_settings
 from hsmsigner.doctor.certificates import check_certificates
 from hsmsigner.doctor.finding import Finding, fault, fine, warning
-from hsmsigner.doctor.running import check_running, holder_of
+from hsmsigner.doctor.running import check_running
 from hsmsigner.doctor.store import check_store
 from hsmsigner.doctor.token_probe import check_token
 from hsmsigner.domain.policy_document import parse_policy
 from hsmsigner.domain.positioned_yaml import DocumentError
 from hsmsigner.errors import ConfigurationError
-from hsmsigner.supervisor import take_lock
+from hsmsigner.state_lock import holder_of, take_lock
 
 _PORT_FAULTS = {
     errno.EADDRINUSE: ("is taken by another process", "`ss -ltnp` shows which; stop it, or change `listen`"),

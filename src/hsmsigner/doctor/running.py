@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import socket
 from collections.abc import Iterator
 
@@ -18,22 +16,6 @@ from hsmsigner.token.protocol import frame_limit
 
 _TIMEOUT_S = 5.0
 _SEE_LOG = "read the end of its log: the supervisor says there why a process ends and when it starts another"
-
-
-def holder_of(settings: Settings) -> str | None:
-    """The process that holds the lock of the state folder (`supervisor.take_lock`); None when nobody does."""
-    try:
-        descriptor = os.open(settings.run_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-    else:
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def check_running(settings: Settings) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """How a signature is written: one pure encoder per format, and what the token has to sign for it.
 
-A plan is made before anything is decided, so that a format that does not fit is refused with nothing debited.
+A plan is made before anything is debited, so that a format that does not fit is refused with nothing debited.
 """
 
 from __future__ import annotations

@@ -14,6 +14,11 @@ _DURATION = re.compile(r"([1-9][0-9]{0,8})(s|m|h|d)", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
+def not_before(now: Instant, earliest: Instant) -> Instant:
+    """The clock's `now`, but never before the newest record: a clock that is set back holds time still."""
+    return Instant(max(now, earliest))
+
+
 def format_instant(instant: Instant) -> str:
     """RFC 3339 in UTC with six decimals, as in 2026-11-20T10:42:00.000000Z."""
     return (_EPOCH + timedelta(microseconds=instant)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

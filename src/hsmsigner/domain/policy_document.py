@@ -24,6 +24,19 @@ def _checked_pattern(text: str) -> str:
     return text
 
 
+def _no_group(text: str) -> str:
+    if text.startswith(_GROUP):
+        raise ValueError("must be a principal; groups do not hold groups")
+    return text
+
+
+def _whole_number(value: Any) -> Any:
+    # True and 1.0 are equal to 1 in Python, and not what the document's author meant to write.
+    if type(value) is not int:
+        raise ValueError("should be 1")
+    return value
+
+
 def _checked_duration(text: str) -> str:
     parse_duration_us(text)
     return text
@@ -41,6 +54,7 @@ def _no_quota_said_aloud(value: Any) -> Any:
 PatternText = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[!-{}~]+$"), AfterValidator(_checked_pattern)
 ]
+MemberText = Annotated[PatternText, AfterValidator(_no_group)]
 GroupName = Annotated[str, StringConstraints(pattern=_NAME)]
 DurationText = Annotated[str, AfterValidator(_checked_duration)]
 
@@ -70,8 +84,8 @@ class _KeyRule(_Model):
 
 
 class _Document(_Model):
-    version: Literal[1]
-    groups: dict[GroupName, Annotated[list[PatternText], Field(min_length=1)]] = {}
+    version: Annotated[Literal[1], BeforeValidator(_whole_number)]
+    groups: dict[GroupName, Annotated[list[MemberText], Field(min_length=1)]] = {}
     grants: list[_Grant]
     keys: list[_KeyRule]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-MAX_DOCUMENT_BYTES = 2**20
+MAX_DOCUMENT_BYTES = 2**18
 _MAX_DEPTH = 16
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 
@@ -47,12 +47,18 @@ class PositionedYaml:
             DocumentError: too large, not UTF-8, not YAML, aliases, duplicate keys, tags beyond plain values.
         """
         self._root = _compose(document)
+        self._children: dict[int, dict[str, yaml.Node]] = {}
         duplicates = list(_duplicate_keys(self._root, ()))
         if duplicates:
             raise DocumentError(duplicates)
         try:
             self.data: Any = yaml.SafeLoader("").construct_document(self._root)
-        except (yaml.YAMLError, ValueError, LookupError) as error:  # PyYAML itself trips over `!!int ''`, `!!bool x`
+        except (
+            yaml.YAMLError,
+            ValueError,
+            LookupError,
+            OverflowError,
+        ) as error:  # PyYAML itself trips over `!!int ''`, `!!bool x`
             raise DocumentError([Problem(0, 0, "(document)", "has a value that cannot be read")]) from error
 
     def problem(self, path: Path, message: str) -> Problem:
@@ -62,28 +68,42 @@ class PositionedYaml:
             if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
                 node = node.value[part]
             elif isinstance(node, yaml.MappingNode):
-                node = next((child for key, child in node.value if key.value == part), node)
+                node = self._children_of(node).get(str(part), node)
         return _problem_at(node, path, message)
+
+    def _children_of(self, node: yaml.MappingNode) -> dict[str, yaml.Node]:
+        # Looked up once per fault: a search through the pairs would be quadratic in a document full of faults.
+        if id(node) not in self._children:
+            self._children[id(node)] = {key.value: child for key, child in node.value}
+        return self._children[id(node)]
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML without aliases: one page of them can unfold to gigabytes."""
+    """Safe YAML without aliases, since one page of them can unfold to gigabytes, and without deep nesting."""
+
+    _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs stop here
             raise yaml.MarkedYAMLError(None, None, "aliases are not allowed", mark)
-        return super().compose_node(parent, index)
+        if self._depth > _MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs stop here
+            raise yaml.MarkedYAMLError(None, None, "is nested too deeply", mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def _compose(document: bytes) -> yaml.Node:
     if len(document) > MAX_DOCUMENT_BYTES:
-        raise DocumentError([Problem(0, 0, "(document)", "is larger than 1 MiB")])
+        raise DocumentError([Problem(0, 0, "(document)", "is larger than 256 KiB")])
     try:
         root: yaml.Node | None = _StrictLoader(document.decode("utf-8")).get_single_node()
         if root is None:
             raise DocumentError([Problem(1, 1, "(document)", "is empty")])
-        _check_shape(root, 0)
+        _check_shape(root)
     except UnicodeDecodeError as error:
         raise DocumentError([Problem(0, 0, "(document)", "is not UTF-8")]) from error
     except yaml.MarkedYAMLError as error:
@@ -95,19 +115,17 @@ def _compose(document: bytes) -> yaml.Node:
     return root
 
 
-def _check_shape(node: yaml.Node, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise yaml.MarkedYAMLError(None, None, "is nested too deeply", node.start_mark)
+def _check_shape(node: yaml.Node) -> None:
     if node.tag not in _PLAIN_TAGS:
         raise yaml.MarkedYAMLError(None, None, "only plain text, numbers, lists and mappings", node.start_mark)
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            _check_shape(child, depth + 1)
+            _check_shape(child)
     elif isinstance(node, yaml.MappingNode):
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 raise yaml.MarkedYAMLError(None, None, "a key must be a plain word", key.start_mark)
-            _check_shape(child, depth + 1)
+            _check_shape(child)
 
 
 def _duplicate_keys(node: yaml.Node, path: Path) -> Iterator[Problem]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hsmsigner.errors import Reason, SignerError
 
 _MAX_LENGTH = 512
+_SPIFFE = "spiffe://"
+_NAMELESS = frozenset({_SPIFFE, "dns:", "cn:"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ def principal_from_certificate(uris: Sequence[str], dns_names: Sequence[str], co
     Raises:
         SignerError: UNAUTHENTICATED.
     """
-    spiffe = [uri for uri in uris if uri.startswith("spiffe://")]
+    spiffe = [uri for uri in uris if uri.startswith(_SPIFFE)]
     for names, prefix in ((spiffe, ""), (dns_names, "dns:"), ([common_name] if common_name else [], "cn:")):
         if len(names) > 1:
             raise SignerError(Reason.UNAUTHENTICATED, "the client certificate names more than one principal")
@@ -42,6 +44,8 @@ def principal_from_certificate(uris: Sequence[str], dns_names: Sequence[str], co
 
 
 def _checked(text: str) -> Principal:
+    if text in _NAMELESS:
+        raise SignerError(Reason.UNAUTHENTICATED, "the client certificate's name is empty")
     # Printable ASCII without spaces or the characters that patterns and quota counters give a meaning.
     if len(text) > _MAX_LENGTH or not all("!" <= character <= "~" and character not in "*|" for character in text):
         raise SignerError(Reason.UNAUTHENTICATED, "the client certificate's name has characters that are not allowed")

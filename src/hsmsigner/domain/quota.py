@@ -51,11 +51,6 @@ class Spend:
     usage: Usage | None
     retry_after_s: float
 
-    @property
-    def is_allowed(self) -> bool:
-        """Whether the quota had room."""
-        return self.usage is not None
-
 
 def spend(quota: Quota, usage: Usage, now: Instant) -> Spend:
     """Count one authorization at `now`, or refuse it.

@@ -52,7 +52,10 @@ def authorized(request: SigningRequest, allow: Allow, policy_revision: int, *, i
 
 def denied(request: SigningRequest, deny: Deny, policy_revision: int) -> Entry:
     """`sign.denied`: nothing was debited and nothing signed."""
-    fields = _request_fields(request) | {
+    fields = _request_fields(request)
+    # Who may not sign cannot write texts of its choice into the log either.
+    fields.pop("labels", None)
+    fields |= {
         "key": str(request.name),
         "policy_revision": policy_revision,
         "reason": deny.reason.value,

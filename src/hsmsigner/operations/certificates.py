@@ -9,7 +9,7 @@ from dataclasses import replace
 from hsmsigner.domain.certificate import check_certificate_chain
 from hsmsigner.domain.certificate_request import CertificateRequestPlan, WantedCertificate, plan_certificate_request
 from hsmsigner.domain.continuity import ContinuityStatement
-from hsmsigner.domain.instant import Instant, format_instant
+from hsmsigner.domain.instant import Instant, format_instant, not_before
 from hsmsigner.domain.key import KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
@@ -126,7 +126,7 @@ class Certificates:
         return pem
 
     def _now(self, last_time: Instant) -> Instant:
-        return Instant(max(self._clock(), last_time))
+        return not_before(self._clock(), last_time)
 
 
 def _fields(principal: Principal, version: KeyVersion) -> dict[str, str]:

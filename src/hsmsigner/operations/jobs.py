@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hsmsigner.domain.decision import Debit
@@ -31,27 +31,36 @@ Answer = Signed | SignerError
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request and the future its caller waits on. `deadline` is the event loop's time, None for no deadline."""
+    """One request and who is told of its answer, once. `deadline_s` is the event loop's time, None for no deadline.
+
+    A callback and not a future: at thousands of signatures a second a future each would be felt.
+    """
 
     request: SigningRequest
     key: RequestKey
-    answer: asyncio.Future[Answer]
-    deadline: float | None
+    on_answer: Callable[[Answer], None]
+    deadline_s: float | None
     validate_only: bool = False
+    is_answered: bool = False
 
     def resolve(self, answer: Answer) -> None:
-        """Give the answer, unless the caller has gone."""
-        if not self.answer.done():
-            self.answer.set_result(answer)
+        """Give the answer, unless there was one already."""
+        if not self.is_answered:
+            self.is_answered = True
+            self.on_answer(answer)
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Jobs decided together, in order; with `all_or_nothing`, one refusal refuses all."""
+    """Jobs decided together, in order; with `all_or_nothing`, one refusal refuses all.
+
+    `is_abandoned` tells that the caller has gone: what is still in the queue then is not decided at all.
+    """
 
     jobs: list[Job]
-    all_or_nothing: bool = False
-    size_bytes: int = 0
+    all_or_nothing: bool
+    size_bytes: int
+    is_abandoned: Callable[[], bool]
 
 
 @dataclass(slots=True, eq=False)

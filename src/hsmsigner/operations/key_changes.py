@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.key import Key, KeyName, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
@@ -127,7 +127,7 @@ class KeyChanges:
             SignerError: AUDIT_UNAVAILABLE.
         """
         async with self._store.transaction() as transaction:
-            now = Instant(max(self._clock(), transaction.last_time))
+            now = not_before(self._clock(), transaction.last_time)
             change = Change(transaction, self._governance.within(transaction), now)
             yield change
             if change.entries:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.key import Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
@@ -90,12 +90,21 @@ class Keys:
         async with self._store.transaction() as transaction:
             left = [pending for pending in transaction.keys.load_pending() if pending.number == 1]
         for pending in left:
-            pair = await self._token.find(pending.cka_id, pending.algorithm)
-            if pair is None:
-                await self._give_up(pending, "not on the token after a restart")
-            else:
-                await self._complete(pending, pair)
-            _log.warning("key %s was half-made: %s", pending.name, "undone" if pair is None else "completed")
+            # What a caller is making right now is not half-made.
+            if pending.name not in self._being_made:
+                self._being_made.add(pending.name)
+                try:
+                    await self._finish(pending)
+                finally:
+                    self._being_made.discard(pending.name)
+
+    async def _finish(self, pending: PendingKey) -> None:
+        pair = await self._token.find(pending.cka_id, pending.algorithm)
+        if pair is None:
+            await self._give_up(pending, "not on the token after a restart")
+        else:
+            await self._complete(pending, pair)
+        _log.warning("key %s was half-made: %s", pending.name, "undone" if pair is None else "completed")
 
     def get(self, principal: Principal, name: KeyName) -> Key:
         """A key over which the principal has any right.
@@ -147,7 +156,8 @@ class Keys:
             if owner is not None:
                 return _already_reserved(transaction, governance, wanted, owner)
             if validate_only:
-                return _complete_key(_version(wanted, TokenKeyPair(b"", True, True, True), now))
+                nothing_yet = TokenKeyPair(b"", local=False, always_sensitive=False, never_extractable=False)
+                return _complete_key(replace(_version(wanted, nothing_yet, now), state=KeyState.PRE_ACTIVATION))
             transaction.keys.insert_pending(wanted, now)
             transaction.append([_entry("key.requested", wanted)], now)
             return wanted
@@ -175,7 +185,7 @@ class Keys:
             transaction.append([_entry("key.failed", pending, {"reason": reason})], self._now(transaction.last_time))
 
     def _now(self, last_time: Instant) -> Instant:
-        return Instant(max(self._clock(), last_time))
+        return not_before(self._clock(), last_time)
 
 
 def _already_reserved(

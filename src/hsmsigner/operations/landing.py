@@ -14,7 +14,7 @@ from hsmsigner.operations.turn import Turn
 RETRY_SOON_S = 0.5
 
 
-def land(turn: Turn, landing: Landing) -> None:
+def record_outcome(turn: Turn, landing: Landing) -> None:
     """Record how an authorization ended, and prepare the answer that goes out once the record is durable (P3)."""
     flight, outcome = landing.flight, landing.outcome
     match outcome.status:
@@ -31,15 +31,6 @@ def land(turn: Turn, landing: Landing) -> None:
         case SignStatus.UNKNOWN:
             answer = _interrupt(turn, flight, outcome)
     turn.answers.append((flight, answer))
-
-
-def interrupted_error() -> SignerError:
-    """What a client hears when nobody knows whether a signature was made."""
-    return SignerError(
-        Reason.SIGNATURE_INTERRUPTED,
-        "the token was lost while signing; nothing was released; retry with the same request_id, which counts nothing",
-        retry_after_s=RETRY_SOON_S,
-    )
 
 
 def _complete(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
@@ -78,7 +69,11 @@ def _fail(turn: Turn, flight: Flight, reason: Reason, message: str, cause: str) 
 def _interrupt(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
     _record(turn, flight, "interrupted", cause=outcome.cause)
     turn.put(flight.stored, state=RequestState.INTERRUPTED)
-    return interrupted_error()
+    message = (
+        "the token was lost while signing; nothing was released; "
+        "retry with the same request_id, which is not counted again"
+    )
+    return SignerError(Reason.SIGNATURE_INTERRUPTED, message, retry_after_s=RETRY_SOON_S)
 
 
 def _record(turn: Turn, flight: Flight, kind: str, **more: object) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.policy import Policy, Right
 from hsmsigner.domain.policy_document import parse_policy
 from hsmsigner.domain.positioned_yaml import DocumentError, Problem
@@ -36,7 +37,7 @@ class Policies:
         require_right(self._governance.newest, principal, Right.READ_AUDIT, Right.PUBLISH_POLICY)
         return self._governance.newest.revision
 
-    def validate(self, principal: Principal, document: bytes) -> list[Problem]:
+    async def validate(self, principal: Principal, document: bytes) -> list[Problem]:
         """Every fault of a document; none when it could be published.
 
         Raises:
@@ -44,7 +45,8 @@ class Policies:
         """
         require_right(self._governance.newest, principal, Right.PUBLISH_POLICY)
         try:
-            parse_policy(document, 0)
+            # In a thread: a large document takes a second, and signing goes on meanwhile.
+            await asyncio.to_thread(parse_policy, document, 0)
         except DocumentError as error:
             return error.problems
         return []
@@ -66,7 +68,7 @@ class Policies:
         require_right(self._governance.newest, principal, Right.PUBLISH_POLICY)
         if not 1 <= len(comment) <= MAX_COMMENT:
             raise invalid_field("comment", f"must say why, in 1-{MAX_COMMENT} characters")
-        policy = _parsed(document)
+        policy = await asyncio.to_thread(_parsed, document)
         if not allow_lockout and not policy.holds_somewhere(principal.text, Right.PUBLISH_POLICY):
             message = "with this policy you could not publish another one; set allow_lockout if that is meant"
             raise SignerError(Reason.POLICY_LOCKOUT, message, metadata={"rule": "grants"})
@@ -77,7 +79,7 @@ class Policies:
             if expected_revision not in (0, in_force):
                 message = f"revision {in_force} is in force, not {expected_revision}; look at it and publish again"
                 raise SignerError(Reason.REVISION_CHANGED, message, metadata={"revision": str(in_force)})
-            now = Instant(max(self._clock(), transaction.last_time))
+            now = not_before(self._clock(), transaction.last_time)
             revision = publish_within(transaction, document, in_force + 1, now, publisher=principal, comment=comment)
         await self._governance.reload(self._store)
         return revision
@@ -94,7 +96,7 @@ async def publish_first(store: Store, clock: Callable[[], Instant], document: by
         if transaction.policies.newest() is not None:
             return False
         parse_policy(document, 1)
-        now = Instant(max(clock(), transaction.last_time))
+        now = not_before(clock(), transaction.last_time)
         comment = "the state folder's policy, at the first start"
         publish_within(transaction, document, 1, now, publisher=APPLIANCE, comment=comment)
     return True
@@ -122,4 +124,4 @@ def _parsed(document: bytes) -> Policy:
         count = len(error.problems)
         shown = "; ".join(str(problem) for problem in error.problems[:5])
         message = f"the policy has {count} fault{'s'[: count != 1]}: {shown}"
-        raise SignerError(Reason.POLICY_INVALID, message[:4000], field="document") from error
+        raise SignerError(Reason.POLICY_INVALID, message, field="document") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hsmsigner.domain import record
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.record import Entry
 from hsmsigner.operations.ports import RequestState, Store, Transaction
 
@@ -25,7 +25,7 @@ async def interrupt_dangling(store: Store, clock: Callable[[], Instant]) -> int:
     total = 0
     while True:
         async with store.transaction() as transaction:
-            found = _interrupt_some(transaction, Instant(max(clock(), transaction.last_time)))
+            found = _interrupt_some(transaction, not_before(clock(), transaction.last_time))
         total += found
         if found < _AT_ONCE:
             return total
@@ -46,6 +46,16 @@ def _interrupt_some(transaction: Transaction, now: Instant) -> int:
     return len(dangling)
 
 
+async def record_resumption(store: Store, clock: Callable[[], Instant]) -> None:
+    """`appliance.resumed`: the log can be written again, and this record is the proof.
+
+    Raises:
+        SignerError: AUDIT_UNAVAILABLE; it cannot.
+    """
+    async with store.transaction() as transaction:
+        transaction.append([Entry("appliance.resumed", {})], not_before(clock(), transaction.last_time))
+
+
 async def record_start(store: Store, clock: Callable[[], Instant], version: str, interrupted: int) -> None:
     """`appliance.started`: a gap in service shows in the log.
 
@@ -54,4 +64,4 @@ async def record_start(store: Store, clock: Callable[[], Instant], version: str,
     """
     async with store.transaction() as transaction:
         fields = {"version": version, "interrupted_found": interrupted}
-        transaction.append([Entry("appliance.started", fields)], Instant(max(clock(), transaction.last_time)))
+        transaction.append([Entry("appliance.started", fields)], not_before(clock(), transaction.last_time))

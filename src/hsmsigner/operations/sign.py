@@ -7,8 +7,9 @@ decision, debit and record durable; the token signs and verifies; `landing` reco
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hsmsigner.domain.signing import SigningRequest
 from hsmsigner.errors import Reason, SignerError
@@ -33,61 +34,78 @@ class Signing:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
-    async def sign(self, asked: Asked, deadline: float | None) -> Signed:
-        """Sign one request; `deadline` is the event loop's time.
+    async def sign(self, asked: Asked, deadline_s: float | None) -> Signed:
+        """Sign one request; `deadline_s` is the event loop's time.
 
-        A caller that goes away changes nothing: what was authorized is signed, recorded and kept for the retry.
+        A caller that goes away while the request waits takes it back. Once authorized, nothing takes it back: it is
+        signed, recorded and kept for the retry.
 
         Raises:
-            SignerError: the refusal, after it was recorded.
+            SignerError: why not; a refusal by the policy was recorded before.
         """
-        (future,) = self.start([asked], deadline)
-        answer = await asyncio.shield(future)
+        (answer,) = await self.sign_batch([asked], deadline_s, all_or_nothing=False)
         if isinstance(answer, SignerError):
             raise answer
         return answer
 
-    async def sign_batch(self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool) -> list[Answer]:
+    async def sign_batch(
+        self, batch: Sequence[Asked], deadline_s: float | None, *, all_or_nothing: bool
+    ) -> list[Answer]:
         """Sign a batch; one answer per item, in order."""
-        futures = self.start(batch, deadline, all_or_nothing=all_or_nothing)
-        return [await asyncio.shield(future) for future in futures]
+        if not batch:
+            return []
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answers: dict[int, Answer] = {}
 
-    def start(
-        self, batch: Sequence[Asked], deadline: float | None, *, all_or_nothing: bool = False
-    ) -> list[asyncio.Future[Answer]]:
-        """Queue requests to be decided in order; each future gets its own answer and is never cancelled by us."""
-        loop = asyncio.get_running_loop()
+        def keep(index: int, answer: Answer) -> None:
+            answers[index] = answer
+            if len(answers) == len(batch) and not finished.done():
+                finished.set_result(None)
+
+        callbacks = [partial(keep, index) for index in range(len(batch))]
+        self.queue(batch, callbacks, deadline_s, all_or_nothing=all_or_nothing, is_abandoned=finished.cancelled)
+        await finished
+        return [answers[index] for index in range(len(batch))]
+
+    def queue(
+        self,
+        batch: Sequence[Asked],
+        callbacks: Sequence[Callable[[Answer], None]],
+        deadline_s: float | None,
+        *,
+        all_or_nothing: bool = False,
+        is_abandoned: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Queue requests to be decided in order; each callback gets its request's answer, at once or later."""
         jobs = [
             Job(
                 asked.request,
                 RequestKey(asked.request.principal.text, asked.request.request_id),
-                loop.create_future(),
-                deadline,
+                on_answer,
+                deadline_s,
                 asked.validate_only,
             )
-            for asked in batch
+            for asked, on_answer in zip(batch, callbacks, strict=True)
         ]
-        futures = [job.answer for job in jobs]
         try:
             size = sum(len(asked.request.body) for asked in batch)
-            self._committer.submit(Group(jobs, all_or_nothing, size))
+            self._committer.submit(Group(jobs, all_or_nothing, size, is_abandoned))
         except SignerError as refused:
             for job in jobs:
                 job.resolve(refused)
-        return futures
 
 
-def check_distinct(requests: Sequence[SigningRequest]) -> None:
+def check_distinct(request_ids: Sequence[str]) -> None:
     """See that a batch has different request ids: twins in one all-or-nothing batch would be counted once.
 
     Raises:
         SignerError: INVALID_FIELD.
     """
     seen = set()
-    for index, request in enumerate(requests):
-        if request.request_id in seen:
+    for index, request_id in enumerate(request_ids):
+        if request_id.lower() in seen:
             field = f"requests[{index}].request_id"
             raise SignerError(
                 Reason.INVALID_FIELD, f"{field}: is used by an earlier item of this batch too", field=field
             )
-        seen.add(request.request_id)
+        seen.add(request_id.lower())

@@ -6,20 +6,22 @@ Nothing here waits or writes. `Turn` collects; `operations/committer.py` reads t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from hsmsigner.domain import record
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
-from hsmsigner.domain.formats import plan_signature
+from hsmsigner.domain.formats import SignaturePlan, plan_signature
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
 from hsmsigner.domain.key import KeyVersion, VersionName, parse_name
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.domain.record import Entry
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.governance import Governance
-from hsmsigner.operations.jobs import Answer, Flight, Group, Job, signed
+from hsmsigner.operations.jobs import Answer, Flight, Group, Job, Signed, signed
 from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
+
+# Refusals of one principal, key and reason that get a record of their own in one turn: a flood must not fill the disk.
+DENIALS_RECORDED_EACH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,40 @@ class TurnFacts:
     # Versions that must not sign now, with the reason; None when the token can be asked at all.
     unhealthy: Mapping[str, SignerError]
     token_fault: SignerError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No, and the record that says so; faults that are no decision of the policy leave none."""
+
+    error: SignerError
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Signed before: the same answer again."""
+
+    answer: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Being signed: wait for that one."""
+
+    flight: Flight
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Yes; `resumed` is the row whose debit it signs under, None for a new debit."""
+
+    allow: Allow
+    plan: SignaturePlan
+    resumed: StoredRequest | None
+
+
+Verdict = Refusal | Known | Joined | Admission
 
 
 @dataclass(slots=True)
@@ -51,6 +87,7 @@ class Turn:
     flights: dict[RequestKey, Flight] = field(default_factory=dict)
     answers: list[tuple[Job | Flight, Answer]] = field(default_factory=list)
     joins: list[tuple[Flight, Job]] = field(default_factory=list)
+    denials: dict[tuple[str, ...], list[Entry]] = field(default_factory=dict)
 
     @property
     def next_sequence(self) -> int:
@@ -61,78 +98,96 @@ class Turn:
         """Decide a group; a refused all-or-nothing group leaves only its refusals behind."""
         if not group.all_or_nothing:
             for job in group.jobs:
-                self.admit_one(job)
+                self._apply(job, self._judge(job, self.usage))
             return
-        trial = self._fork()
-        for job in group.jobs:
-            trial.admit_one(job)
-        refused = {id(job) for job, answer in trial.answers if isinstance(answer, SignerError)}
-        if not refused:
-            self._adopt(trial)
-            return
-        self.entries += [entry for entry in trial.entries[len(self.entries) :] if entry.type == record.DENIED]
-        self.answers += [(job, answer) for job, answer in trial.answers[len(self.answers) :] if id(job) in refused]
-        message = "not signed, since another item of this all-or-nothing batch was refused"
-        aborted = SignerError(Reason.BATCH_ABORTED, message)
-        self.answers += [(job, aborted) for job in group.jobs if id(job) not in refused]
+        # Debits of the batch so far count for its later items, and are dropped with it.
+        scratch = dict(self.usage)
+        verdicts = [self._judge(job, scratch) for job in group.jobs]
+        is_refused = any(isinstance(verdict, Refusal) for verdict in verdicts)
+        for job, verdict in zip(group.jobs, verdicts, strict=True):
+            self._apply(job, _aborted() if is_refused and not isinstance(verdict, Refusal) else verdict)
 
-    def _fork(self) -> Turn:
-        containers = {item.name: copy(getattr(self, item.name)) for item in fields(self) if item.name != "facts"}
-        return Turn(self.facts, **containers)
-
-    def _adopt(self, trial: Turn) -> None:
-        for item in fields(self):
-            setattr(self, item.name, getattr(trial, item.name))
-
-    def admit_one(self, job: Job) -> None:
-        """Decide one job on its own."""
+    def _judge(self, job: Job, usage: dict[CounterId, Usage]) -> Verdict:
+        """Say what is to become of a job; changes nothing but `usage`."""
+        known = self.rows.get(job.key)
         try:
-            known = self.rows.get(job.key)
             if known is None or job.validate_only:
-                self._decide(job, None)
-            elif known.fingerprint != job.request.fingerprint():
-                raise _reused()
-            elif known.state is RequestState.COMPLETED:
-                self._answer_again(job, known)
-            elif known.state is RequestState.AUTHORIZED:
-                self._join(job)
-            else:
-                self._decide(job, known)
+                return self._decide(job, None, usage)
+            if known.fingerprint != job.request.fingerprint():
+                return _reused()
+            match known.state:
+                case RequestState.COMPLETED:
+                    return Known(self._answer_again(job, known))
+                case RequestState.AUTHORIZED:
+                    return self._join(job)
+                case RequestState.INTERRUPTED | RequestState.FAILED:
+                    return self._decide(job, known, usage)
         except SignerError as error:
-            self.answers.append((job, error))
+            return Refusal(error)
 
-    def _decide(self, job: Job, resumed: StoredRequest | None) -> None:
+    def _decide(self, job: Job, resumed: StoredRequest | None, usage: dict[CounterId, Usage]) -> Verdict:
         request, governance = job.request, self.facts.governance
-        facts = Facts(governance.policy, governance.key(request.key), self.usage)
-        match decide(facts, request, self.facts.now, is_debited=resumed is not None):
-            case Deny() as deny:
-                if not job.validate_only:
-                    self.entries.append(record.denied(request, deny, governance.policy.revision))
-                raise deny.error()
-            case Allow() as allow:
-                self._allow(job, allow, resumed)
-
-    def _allow(self, job: Job, allow: Allow, resumed: StoredRequest | None) -> None:
-        request, version, now = job.request, allow.version, self.facts.now
-        plan = plan_signature(version, request.kind, request.body, request.output_format)
-        fault = self.facts.token_fault or self.facts.unhealthy.get(str(version.name))
+        facts = Facts(governance.policy, governance.key(request.key), usage)
+        decision = decide(facts, request, self.facts.now, is_debited=resumed is not None)
+        if isinstance(decision, Deny):
+            entry = None if job.validate_only else record.denied(request, decision, governance.policy.revision)
+            return Refusal(decision.error(), entry)
+        plan = plan_signature(decision.version, request.kind, request.body, request.output_format)
+        fault = self.facts.token_fault or self.facts.unhealthy.get(str(decision.version.name))
         if fault is not None:
-            raise fault
+            return Refusal(fault)
+        if not job.validate_only:
+            usage.update((debit.counter, debit.usage) for debit in decision.debits)
+        return Admission(decision, plan, resumed)
+
+    def _apply(self, job: Job, verdict: Verdict) -> None:
+        match verdict:
+            case Refusal(error, entry):
+                if entry is not None:
+                    self._record_denial(entry)
+                self.answers.append((job, error))
+            case Known(answer):
+                self.answers.append((job, answer))
+            case Joined(flight):
+                self.joins.append((flight, job))
+            case Admission():
+                self._authorize(job, verdict)
+
+    def _record_denial(self, entry: Entry) -> None:
+        """One record each; from the ninth alike in one turn on, one for all of them with their number."""
+        kind = tuple(entry.fields[name] for name in ("principal", "key", "reason"))
+        alike = self.denials.setdefault(kind, [])
+        if len(alike) <= DENIALS_RECORDED_EACH:
+            alike.append(entry)
+            self.entries.append(entry)
+        else:
+            alike[-1].fields["count"] = alike[-1].fields.get("count", 1) + 1
+
+    def _authorize(self, job: Job, admission: Admission) -> None:
+        request, allow, resumed, now = job.request, admission.allow, admission.resumed, self.facts.now
+        lifetime_us = self.facts.retention_s * MICROSECONDS_PER_SECOND
         stored = StoredRequest(
-            job.key,
-            self.next_sequence if resumed is None else resumed.sequence,
-            request.fingerprint(),
-            RequestState.AUTHORIZED,
-            str(version.name),
-            self.facts.governance.policy.revision,
-            now,
-            Instant(now + self.facts.retention_s * MICROSECONDS_PER_SECOND) if resumed is None else resumed.expire_time,
+            key=job.key,
+            sequence=self.next_sequence if resumed is None else resumed.sequence,
+            fingerprint=request.fingerprint(),
+            state=RequestState.AUTHORIZED,
+            version=str(allow.version.name),
+            policy_revision=self.facts.governance.policy.revision,
+            authorize_time=now,
+            expire_time=Instant(now + lifetime_us) if resumed is None else resumed.expire_time,
         )
         if job.validate_only:
-            self.answers.append((job, signed(version, plan, b"", stored, 0)))
+            self.answers.append((job, signed(allow.version, admission.plan, b"", stored, 0)))
             return
-        flight = Flight(
-            request, stored, version, plan, allow.debits, self.next_sequence, resumed is not None, waiters=[job]
+        self.flights[job.key] = Flight(
+            request=request,
+            stored=stored,
+            version=allow.version,
+            plan=admission.plan,
+            debits=allow.debits,
+            authorized_sequence=self.next_sequence,
+            is_resumed=resumed is not None,
+            waiters=[job],
         )
         self.entries.append(record.authorized(request, allow, stored.policy_revision, is_resumed=resumed is not None))
         for debit in allow.debits:
@@ -140,28 +195,30 @@ class Turn:
             self.changed_usage.add(debit.counter)
         self.rows[job.key] = stored
         (self.inserted if resumed is None else self.updated)[job.key] = stored
-        self.flights[job.key] = flight
 
-    def _answer_again(self, job: Job, known: StoredRequest) -> None:
-        """P4: the stored signature, written out as the first time; the fingerprints say that it is the same request."""
+    def _answer_again(self, job: Job, known: StoredRequest) -> Signed:
+        """P4: the stored signature, written out as the first time; the fingerprints say that it is the same request.
+
+        The policy is not asked again: this signature was released already, and who lost the answer must get it.
+        """
         version, request = self._version(known), job.request
         plan = plan_signature(version, request.kind, request.body, request.output_format)
-        signature = plan.encode(known.signature)
-        self.answers.append((job, signed(version, plan, signature, known, known.completed_sequence)))
+        return signed(version, plan, plan.encode(known.signature), known, known.completed_sequence)
 
     def _version(self, known: StoredRequest) -> KeyVersion:
         name = parse_name(known.version)
         version = self.facts.governance.version(name) if isinstance(name, VersionName) else None
         if version is None:
-            raise SignerError(Reason.INTERNAL, "the version that signed this request is not in the store")
+            # Keys are never deleted, so the store was changed by somebody else: the frontend fails, loudly.
+            raise RuntimeError(f"{known.version}, which signed record {known.sequence}, is not in the store")
         return version
 
-    def _join(self, job: Job) -> None:
+    def _join(self, job: Job) -> Verdict:
         flight = self.flights.get(job.key) or self.facts.in_flight.get(job.key)
-        if flight is None:
-            message = "this request is being signed by another frontend; retry with the same request_id"
-            raise SignerError(Reason.REQUEST_IN_PROGRESS, message, retry_after_s=0.2)
-        self.joins.append((flight, job))
+        if flight is not None:
+            return Joined(flight)
+        message = "this request is being signed by another frontend; retry with the same request_id"
+        return Refusal(SignerError(Reason.REQUEST_IN_PROGRESS, message, retry_after_s=0.2))
 
     def put(self, stored: StoredRequest, **changes: object) -> StoredRequest:
         """Change a row that is durable already."""
@@ -176,6 +233,11 @@ class Turn:
         self.deleted.append(stored.sequence)
 
 
-def _reused() -> SignerError:
+def _reused() -> Refusal:
     message = "this request_id was used for a different request; take a fresh one for each request"
-    return SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id")
+    return Refusal(SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id"))
+
+
+def _aborted() -> Refusal:
+    message = "not signed, since another item of this all-or-nothing batch was refused"
+    return Refusal(SignerError(Reason.BATCH_ABORTED, message))

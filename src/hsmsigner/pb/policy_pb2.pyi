@@ -111,7 +111,7 @@ class ValidatePolicyRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     document: _builtins.str
-    """At most 1 MiB."""
+    """At most 256 KiB."""
     def __init__(
         self,
         *,
@@ -160,7 +160,7 @@ class PublishPolicyRequest(_message.Message):
     COMMENT_FIELD_NUMBER: _builtins.int
     ALLOW_LOCKOUT_FIELD_NUMBER: _builtins.int
     document: _builtins.str
-    """At most 1 MiB."""
+    """At most 256 KiB."""
     expected_revision: _builtins.int
     """The revision the author started from; a different one in force is ABORTED (AIP-154). 0 skips the check."""
     comment: _builtins.str

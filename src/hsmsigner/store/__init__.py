@@ -1,1 +1,1 @@
-"""The durable store behind operations/ports.py: SQLAlchemy Core on SQLite, migrations by Alembic."""
+"""The durable store behind operations/ports/store.py: SQLAlchemy Core on SQLite, migrations by Alembic."""

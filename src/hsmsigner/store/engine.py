@@ -13,7 +13,6 @@ _PRAGMAS = (
     # FULL: fsync at every commit. NORMAL would lose the newest commits at a power cut, and with them P2 and P3.
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA busy_timeout = 5000",
 )
 
 
@@ -23,7 +22,8 @@ def open_writer(url: str) -> Engine:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the store cannot be opened.
     """
-    engine = _engine(url)
+    # Waiting for another process's lock is done by `SqlStore`, where it does not hold up the event loop.
+    engine = _engine(url, busy_timeout_ms=0)
 
     @event.listens_for(engine, "begin")
     def _begin_immediate(connection: Connection) -> None:
@@ -35,7 +35,7 @@ def open_writer(url: str) -> Engine:
 
 def open_reader(url: str) -> Engine:
     """Engine with one connection that only reads; in WAL mode it never waits for the writer."""
-    engine = _engine(url)
+    engine = _engine(url, busy_timeout_ms=5000)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -53,14 +53,15 @@ def migrate(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, busy_timeout_ms: int) -> Engine:
+    # Parameters hold signatures that may never be released, so they are kept out of error texts.
     # One connection per engine, used from one thread at a time: the event loop's and the commit thread take turns.
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves; the driver's own rules would begin too late
-        for pragma in _PRAGMAS:
+        for pragma in (*_PRAGMAS, f"PRAGMA busy_timeout = {busy_timeout_ms}"):
             connection.execute(pragma)
 
     return engine

@@ -200,7 +200,9 @@ class SqlKeyTable:
         return replace(key, revision=key.revision + 1)
 
     def delete_pending(self, version: VersionName) -> None:
-        self._connection.execute(delete(versions).where(*_is(version), versions.c.public_key.is_(None)))
+        gone = self._connection.execute(delete(versions).where(*_is(version), versions.c.public_key.is_(None)))
+        if gone.rowcount != 1:
+            raise _changed(f"{version} was completed or given up meanwhile")
         if version.number == 1:
             of_key = keys.c.key_id == version.key.key_id
             self._connection.execute(delete(keys).where(of_key, keys.c.primary_number.is_(None)))

@@ -1,25 +1,27 @@
-"""The store and its one write transaction (`Store` and `Transaction` of operations/ports.py).
+"""The store and its one write transaction (`Store` and `Transaction` of operations/ports/store.py).
 
-SQL runs on the event loop's thread, where it is cheap (page cache); what waits for the disk or for another process,
-BEGIN IMMEDIATE and COMMIT, runs in one thread of its own. Running all of it in that thread would have both threads
-fight over the GIL at every row.
+SQL runs on the event loop's thread, where it is cheap (page cache); COMMIT, which waits for the disk, runs in a thread
+of its own. Running all of it in that thread would have both threads fight over the GIL at every row.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, select, update
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, make_url, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry, encode_record
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import cannot_record
 from hsmsigner.operations.ports import LogPage
 from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.engine import migrate, open_reader, open_writer
@@ -32,6 +34,7 @@ from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _STATE = select(
     appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
@@ -44,6 +47,10 @@ _READ_RECORDS = (
     .order_by(audit_records.c.sequence)
     .limit(bindparam("most"))
 )
+
+
+LOCK_PATIENCE_S = 5.0
+LOCK_RETRY_S = 0.005
 
 
 class LogDamagedError(Exception):
@@ -110,75 +117,116 @@ class SqlStore:
         self._url = url
         self._writer: Engine | None = None
         self._reader: Engine | None = None
-        self._turn = asyncio.Lock()
+        # The writer's one connection, kept: taking it from the pool for every turn would be felt.
+        self._connection: Connection | None = None
+        # Device and inode of the file we began with; None for a store that is no file.
+        self._identity: tuple[int, int] | None = None
+        self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="store-read")
 
     async def reopen(self) -> None:
-        async with self._turn:
+        async with self._writing:
             try:
-                await self._in(self._commit_thread, self._open)
+                await self._run_in(self._commit_thread, self._open)
             except SQLAlchemyError as error:
-                raise _unavailable() from error
+                raise cannot_record() from error
 
     async def close(self) -> None:
         """Let go of the store's files."""
-        async with self._turn:
-            await self._in(self._commit_thread, self._drop)
+        async with self._writing:
+            await self._run_in(self._commit_thread, self._drop)
         self._commit_thread.shutdown()
         self._read_thread.shutdown()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
-        async with self._turn:
-            begun: tuple[Connection, RootTransaction] | None = None
+        async with self._writing:
+            begun = await self._begin()
             try:
-                begun = await self._in(self._commit_thread, self._begin)
-                yield SqlTransaction(begun[0])
-                # Shielded: a commit that was begun must be known to have ended before the lock is given on.
-                await asyncio.shield(self._in(self._commit_thread, begun[1].commit))
+                yield SqlTransaction(begun.connection)
+                await self._commit(begun)
             except SQLAlchemyError as error:
-                raise _unavailable() from error
+                raise cannot_record() from error
             finally:
-                if begun is not None:
-                    begun[0].close()
+                self._roll_back(begun)
 
     async def read_log(self, start: int, limit: int) -> LogPage:
         try:
-            return await self._in(self._read_thread, lambda: self._read_page(start, limit))
+            return await self._run_in(self._read_thread, lambda: self._read_page(start, limit))
         except SQLAlchemyError as error:
-            raise _unavailable() from error
+            raise cannot_record() from error
 
     async def read_signature_counts(self, name: KeyName) -> dict[int, int]:
         def read() -> dict[int, int]:
             if self._reader is None:
-                raise _unavailable()
+                raise cannot_record()
             with self._reader.begin() as connection:
                 return read_signature_counts(connection, name)
 
         try:
-            return await self._in(self._read_thread, read)
+            return await self._run_in(self._read_thread, read)
         except SQLAlchemyError as error:
-            raise _unavailable() from error
+            raise cannot_record() from error
 
-    def _begin(self) -> tuple[Connection, RootTransaction]:
-        if self._writer is None:
-            raise _unavailable()
-        connection = self._writer.connect()
+    async def _begin(self) -> RootTransaction:
+        """Take the write lock; waits for another process's (a backup, `sqlite3`) without holding up the event loop."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + LOCK_PATIENCE_S
+        while self._connection is not None:
+            self._require_same_file()
+            try:
+                return self._connection.begin()
+            except SQLAlchemyError as error:
+                if loop.time() >= until_s:
+                    raise cannot_record() from error
+            await asyncio.sleep(LOCK_RETRY_S)
+        raise cannot_record()
+
+    async def _commit(self, begun: RootTransaction) -> None:
         try:
-            return connection, connection.begin()
-        except BaseException:
-            connection.close()
+            await self._run_in(self._commit_thread, begun.commit)
+        except SQLAlchemyError:
+            # Nobody knows what a failed fsync left behind: this connection is never used again.
+            self._drop()
             raise
 
+    def _roll_back(self, begun: RootTransaction) -> None:
+        """Undo what was not committed, also when the caller was cancelled on the way."""
+        if begun.is_active:
+            try:
+                begun.rollback()
+            except SQLAlchemyError:
+                self._drop()
+
+    def _require_same_file(self) -> None:
+        """See that the store's file is still there and still the one we began with.
+
+        What is written to a file that was deleted or replaced is durable nowhere; and opening a new one in its place
+        would forget every quota. One stat per turn.
+        """
+        if self._identity is not None and _identity(self._url) != self._identity:
+            self._drop()
+            _log.error("the store's file is gone or was replaced; put it back, or restart to accept the new one")
+            raise cannot_record()
+
     def _open(self) -> None:
+        self._require_same_file()
         self._drop()
         self._writer, self._reader = open_writer(self._url), open_reader(self._url)
-        migrate(self._writer)
-        with self._reader.begin() as connection:
-            _check_end(connection)
+        try:
+            _migrate(self._writer)
+            with self._reader.begin() as connection:
+                _check_end(connection)
+            self._connection = self._writer.connect()
+            self._identity = _identity(self._url)
+        except BaseException:
+            # Nobody may write after a log that does not end as it was written, or into a schema half made.
+            self._drop()
+            raise
 
     def _drop(self) -> None:
+        self._connection = None
         for engine in (self._writer, self._reader):
             if engine is not None:
                 engine.dispose()
@@ -186,16 +234,34 @@ class SqlStore:
 
     def _read_page(self, start: int, limit: int) -> LogPage:
         if self._reader is None:
-            raise _unavailable()
+            raise cannot_record()
         with self._reader.begin() as connection:
             row = connection.execute(_STATE).one()
             edge = RightEdge.from_bytes(row.log_size, row.log_edge)
             rows = connection.execute(_READ_RECORDS, {"start": start, "most": limit})
-            return LogPage([(sequence, record) for sequence, record in rows], edge.size, edge.root())
+            return LogPage([(sequence, _as_bytes(record)) for sequence, record in rows], edge.size, edge.root())
 
     @staticmethod
-    async def _in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    async def _run_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        """Run in the thread, to the end even if the caller is cancelled.
+
+        A BEGIN or COMMIT that was begun must be known to have ended before the connection is used again.
+        """
+        ended = asyncio.get_running_loop().run_in_executor(thread, work)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            await asyncio.wait({ended})
+            raise
+
+
+def _identity(url: str) -> tuple[int, int] | None:
+    path = make_url(url).database
+    try:
+        status = os.stat(path) if path else None  # noqa: PTH116 - measured: Path.stat costs twice as much
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino) if status else None
 
 
 def _check_end(connection: Connection) -> None:
@@ -205,18 +271,32 @@ def _check_end(connection: Connection) -> None:
         select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
     ).one_or_none()
     size = 0 if newest is None else newest.sequence + 1
-    leaf = FIRST_PREVIOUS_HASH if newest is None else leaf_hash(newest.record)
+    leaf = FIRST_PREVIOUS_HASH if newest is None else _leaf(newest.record)
     if size != row.log_size or leaf != row.last_leaf:
         raise LogDamagedError(
             f"the audit log ends with record {size - 1}, but its tree has {row.log_size} records"
             if size != row.log_size
             else f"audit record {size - 1} is not the one that was written"
         )
+    try:
+        RightEdge.from_bytes(row.log_size, row.log_edge)
+        format_instant(row.last_time)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise LogDamagedError("the store's own account of the log and its tree cannot be read") from error
 
 
-def _unavailable() -> SignerError:
-    return SignerError(
-        Reason.AUDIT_UNAVAILABLE,
-        "the audit log cannot be written, so nothing is signed; retry with the same request_id",
-        retry_after_s=1.0,
-    )
+def _migrate(engine: Engine) -> None:
+    try:
+        migrate(engine)
+    except CommandError as error:
+        raise LogDamagedError("the store has a schema that this version of the program does not know") from error
+
+
+def _as_bytes(record: object) -> bytes:
+    # What somebody else wrote may be of any type; the verifier is to see it, not to fail on it.
+    return record if isinstance(record, bytes) else str(record).encode()
+
+
+def _leaf(record: object) -> bytes:
+    # An edit by hand easily leaves text where bytes were: SQLite keeps whatever type it is given.
+    return leaf_hash(record) if isinstance(record, bytes) else b""

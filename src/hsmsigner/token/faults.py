@@ -6,7 +6,7 @@ import re
 
 import pkcs11.exceptions as binding
 
-# PKCS#11 v3.1 section 6.1; only those that the code decides by. Others are shown as numbers.
+# PKCS#11 v3.1 section 6.1; those worth naming in logs. Others are shown as numbers.
 CKR_OK = 0x00
 CKR_CANT_LOCK = 0x0A
 CKR_USER_ALREADY_LOGGED_IN = 0x100

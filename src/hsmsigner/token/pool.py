@@ -15,7 +15,6 @@ from hsmsigner.token.sessions import TokenSession
 
 _LOGGER = logging.getLogger(__name__)
 
-# EX_TEMPFAIL (sysexits.h): the supervisor starts another worker.
 _LONGEST_POLL_S = 0.25
 
 
