@@ -168,8 +168,12 @@ class CertificateCalls(_Calls):
         email_addresses: Sequence[str] = (),
         key_usages: Sequence[str] = (),
         extended_key_usages: Sequence[str] = (),
+        self_signed_lifetime: timedelta | None = None,
     ) -> keys_pb2.CertificateSigningRequest:
-        """A PKCS#10 request, signed by a key's primary or by a version. `subject` as in `CN=settlement-eu,O=Bank`."""
+        """A PKCS#10 request, signed by a key's primary or by a version. `subject` as in `CN=settlement-eu,O=Bank`.
+
+        With `self_signed_lifetime`, for development, a certificate of its own instead.
+        """
         return self._run(
             self._client.create_certificate_signing_request(
                 name,
@@ -180,6 +184,7 @@ class CertificateCalls(_Calls):
                 email_addresses=email_addresses,
                 key_usages=key_usages,
                 extended_key_usages=extended_key_usages,
+                self_signed_lifetime=self_signed_lifetime,
             )
         )
 
