@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from hsmsigner.client.aio import AsyncSignerClient
+from hsmsigner.client.errors import Unavailable
 from hsmsigner.client.key_set import KeySet, KeySetCache
 from hsmsigner.client.rotation import RotationPolicy
 from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
@@ -219,7 +221,9 @@ class ThreadKeySetCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._cache.close())
+        # A client that was closed first has ended the watch with it.
+        with contextlib.suppress(Unavailable):
+            self._run(self._cache.close())
 
     @property
     def current(self) -> KeySet:
