@@ -46,7 +46,9 @@ version: 1
 groups: {engines: ["spiffe://test/settlement/*"], ops: ["spiffe://test/ops/*"]}
 grants:
   - {principals: [group:engines], keys: ["keys/settlement-*"], rights: [sign, sign_digest, get_public_key]}
-  - {principals: [group:ops], keys: ["**"], rights: [create_key, rotate, manage_key, read_audit, publish_policy, get_public_key]}
+  - principals: [group:ops]
+    keys: ["**"]
+    rights: [create_key, rotate, manage_key, read_audit, publish_policy, get_public_key]
 keys:
   - match: keys/settlement-*
     inputs: [message, digest]

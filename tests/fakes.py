@@ -75,13 +75,19 @@ class FakeToken:
             raise _lost()
         return self._pair(cka_id)
 
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm, *, is_sure: bool = True) -> TokenKeyPair | None:
+    async def find(
+        self,
+        cka_id: CkaId,
+        algorithm: SigningAlgorithm,  # noqa: ARG002
+        *,
+        is_sure: bool = True,
+    ) -> TokenKeyPair | None:
         if not self.connected:
             raise _lost()
         self.reopened += is_sure and cka_id not in self.keys
         return self._pair(cka_id) if cka_id in self.keys else None
 
-    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:
+    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:  # noqa: ARG002
         if not self.connected:
             raise _lost()
         if cka_id in self.keys:

@@ -71,7 +71,7 @@ class TrappedStore(SqlStore):
                     Trap.reached(f"inside {kind}")
                 return first
 
-            transaction.append = noted  # type: ignore[assignment,method-assign]
+            transaction.append = noted  # type: ignore[method-assign]
             yield transaction
         for kind in written:
             Trap.reached(f"after {kind}")

@@ -172,12 +172,12 @@ def test_of_two_operators_at_once_one_wins_and_the_other_learns_why(tmp_path: Pa
             assert [answer.reason for answer in answers if isinstance(answer, SignerError)] == [Reason.ETAG_MISMATCH]
 
             etag = signer.key().primary.etag
-            answers = await asyncio.gather(
+            changes = await asyncio.gather(
                 signer.change(Verb.SUSPEND, 2, etag=etag),
                 signer.change(Verb.MARK_COMPROMISED, 2, etag=etag),
                 return_exceptions=True,
             )
-            assert [answer.reason for answer in answers if isinstance(answer, SignerError)] == [Reason.ETAG_MISMATCH]
+            assert [answer.reason for answer in changes if isinstance(answer, SignerError)] == [Reason.ETAG_MISMATCH]
             without = await asyncio.gather(
                 signer.change(Verb.RESUME, 2), signer.change(Verb.RESUME, 2), return_exceptions=True
             )
