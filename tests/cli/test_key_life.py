@@ -175,6 +175,17 @@ def test_openssl_as_ca_certifies_the_key_and_the_certificate_is_served_with_it(
     assert openssl_accepts(tmp_path / "key.pem", tmp_path / "payment.sig", PAYMENT)
 
 
+def test_key_certifies_itself_for_development(line: CommandLine, tmp_path: Path) -> None:
+    key = make_key(line, "settlement-self")
+    certificate = tmp_path / "self.pem"
+
+    line.answer("operator", "keys", "csr", key, "--subject", "CN=dev", "--self-signed", "30d", "--out", certificate)
+    line.answer("operator", "keys", "attach-certificate", f"{key}/versions/1", certificate, *WHY)
+
+    assert "self.pem: OK" in openssl("verify", "-CAfile", certificate, certificate)
+    assert len(line.answer("engine", "keys", "jwks", "--key", key)["keys"][0]["x5c"]) == 1
+
+
 def test_certificate_of_another_key_is_refused(line: CommandLine, tmp_path: Path) -> None:
     key = make_key(line, "settlement-other-certificate")
     other = tmp_path / "other.pem"

@@ -71,6 +71,26 @@ def test_refusal_at_the_start_is_raised_there(server: FakeServer) -> None:
         pass
 
 
+def test_cache_of_a_closed_client_says_so_and_does_not_go_stale_in_silence(server: FakeServer) -> None:
+    async def use(client: AsyncSignerClient) -> None:
+        async with client.watch_keys() as keys:
+            await client.close()
+            with pytest.raises(Unavailable, match="CLIENT_CLOSED"):
+                await keys.wait_for(has("keys/a/versions/2"))
+            with pytest.raises(Unavailable, match="CLIENT_CLOSED"):
+                _ = keys.current
+
+    with_client(server, use)
+
+
+def test_client_of_threads_may_be_closed_before_its_cache(server: FakeServer) -> None:
+    client = SignerClient(server.profile)
+    with client.watch_keys() as keys:
+        client.close()
+        with pytest.raises(Unavailable, match="CLIENT_CLOSED"):
+            keys.wait_for(has("keys/a/versions/2"))
+
+
 def test_key_set_that_does_not_come_in_time_is_an_error(server: FakeServer) -> None:
     with SignerClient(server.profile) as client, client.watch_keys() as keys, pytest.raises(Unavailable):
         keys.wait_for(has("keys/a/versions/9"), timeout_s=0.1)

@@ -1,4 +1,4 @@
-"""Kill -9 at each step of a rotation and of the destruction after it: finished at the next start, no orphan left."""
+"""Kill -9 at each step of a rotation and of the destruction after it: finished at the next start, no orphans."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_each_verb_leads_from_its_states_to_its_state_and_from_no_other(verb: Ve
 @given(some.lists(some.sampled_from(list(Verb)), max_size=12), some.booleans())
 def test_whatever_is_tried_in_whatever_order_a_version_stays_within_the_table(
     verbs: list[Verb],
-    primary: bool,  # noqa: FBT001 - hypothesis names it
+    primary: bool,  # noqa: FBT001 - hypothesis gives it by position
 ) -> None:
     version = in_state(S.PRE_ACTIVATION)
     now = NOW

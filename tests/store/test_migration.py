@@ -95,5 +95,5 @@ async def fill_first_schema(folder: Path, database: Path, token: FakeToken) -> N
             columns = [row[1] for row in old.execute(f"PRAGMA main.table_info({table})")]
             assert not set(columns) & set(_ADDED.get(table, ()))
             names = ", ".join(columns)
-            old.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our own table names
+            old.execute(f"DELETE FROM main.{table}")  # noqa: S608 - our own names
             old.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM today.{table}")  # noqa: S608

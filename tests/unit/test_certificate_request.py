@@ -9,9 +9,10 @@ import pytest
 from cryptography import x509
 
 from hsmsigner.domain.algorithm import ALGORITHMS
-from hsmsigner.domain.certificate_request import WantedCertificate, plan_certificate_request
+from hsmsigner.domain.certificate import check_certificate_chain
+from hsmsigner.domain.certificate_request import WantedCertificate, plan_certificate_request, plan_self_signed
 from hsmsigner.errors import Reason, SignerError
-from tests.continuity import Pair, make_pair
+from tests.continuity import DAY, START, Pair, make_pair
 
 WANTED = WantedCertificate(
     "CN=settlement-eu,O=Bank\\, Ltd,C=DE",
@@ -79,6 +80,36 @@ def test_alternative_name_alone_is_enough_and_critical() -> None:
     request = x509.load_pem_x509_csr(request_of(make_pair(), WantedCertificate("", dns_names=("a.example",))).encode())
 
     assert request.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
+
+
+@pytest.mark.parametrize("algorithm", NAMED_IN_X509)
+def test_self_signed_certificate_verifies_under_itself(algorithm: str, tmp_path: Path) -> None:
+    pair = make_pair(algorithm=algorithm)
+    plan = plan_self_signed(pair.version, WANTED, START, 30 * DAY)
+    pem = plan.finish(pair.sign(plan.to_be_signed))
+    (tmp_path / "self.pem").write_text(pem)
+
+    moment = str(START // 1_000_000 + 60)
+    done = subprocess.run(
+        ["openssl", "verify", "-attime", moment, "-check_ss_sig", "-CAfile", tmp_path / "self.pem", "self.pem"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    chain = check_certificate_chain(pem, pair.version.public_key, START)
+    assert (chain.expire_time, chain.subject) == (START + 30 * DAY, WANTED.subject)
+    x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(x509.load_pem_x509_certificate(pem.encode()))
+
+
+@pytest.mark.parametrize("lifetime", [0, -DAY, 59_000_000, 367 * DAY])
+def test_self_signed_certificate_is_not_for_long(lifetime: int) -> None:
+    with pytest.raises(SignerError) as caught:
+        plan_self_signed(make_pair().version, WANTED, START, lifetime)
+
+    assert (caught.value.reason, caught.value.field) == (Reason.INVALID_FIELD, "self_signed_lifetime")
 
 
 @pytest.mark.parametrize(

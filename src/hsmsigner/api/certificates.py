@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hsmsigner.api.authn import current_principal
-from hsmsigner.api.convert import Converter, page_size, page_start
+from hsmsigner.api.convert import Converter, duration_us, page_size, page_start
 from hsmsigner.api.interceptors import Context
 from hsmsigner.domain.certificate_request import WantedCertificate
 from hsmsigner.domain.key import KeyName, VersionName, parse_name
@@ -30,8 +30,17 @@ class CertificateMethods:
             tuple(request.key_usages),
             tuple(request.extended_key_usages),
         )
-        version, pem = await self._certificates.create_request(current_principal(), parse_name(request.name), wanted)
-        return keys_pb2.CertificateSigningRequest(name=str(version.name), pem=pem)
+        is_self_signed = request.HasField("self_signed_lifetime")
+        version, pem = await self._certificates.create_request(
+            current_principal(),
+            parse_name(request.name),
+            wanted,
+            self_signed_us=duration_us(request.self_signed_lifetime, "self_signed_lifetime")
+            if is_self_signed
+            else None,
+        )
+        written = {"certificate" if is_self_signed else "pem": pem}
+        return keys_pb2.CertificateSigningRequest(name=str(version.name), **written)
 
     async def AttachCertificate(
         self, request: keys_pb2.AttachCertificateRequest, context: Context

@@ -17,6 +17,7 @@ from hsmsigner.cli.options import (
     VersionArgument,
     checked_reason,
     key_name,
+    parsed_duration,
     read_input,
     write_output,
 )
@@ -49,6 +50,10 @@ def csr(  # noqa: PLR0917 - typer reads options from the parameters
         ),
     ] = None,
     extended_usage: Annotated[_Several, typer.Option(help="OID; repeatable.", metavar="OID")] = None,
+    self_signed: Annotated[
+        str | None,
+        typer.Option(help="For development: a certificate by itself instead, good for this long.", metavar="DURATION"),
+    ] = None,
     out: OutOption = None,
     *,
     as_json: JsonOption = False,
@@ -56,7 +61,10 @@ def csr(  # noqa: PLR0917 - typer reads options from the parameters
     """Have a key sign a request for a certificate (PKCS#10), for your CA.
 
     Example: hsmsigner keys csr settlement-eu --subject CN=settlement-eu,O=Bank --out settlement-eu.csr
+
+    Example: hsmsigner keys csr settlement-eu --subject CN=settlement-eu --self-signed 30d --out settlement-eu.pem
     """
+    lifetime = None if self_signed is None else parsed_duration(self_signed, "--self-signed")
     with SignerClient.from_profile(profile) as client:
         made = client.create_certificate_signing_request(
             key_name(key),
@@ -67,15 +75,17 @@ def csr(  # noqa: PLR0917 - typer reads options from the parameters
             email_addresses=email or (),
             key_usages=usage or (),
             extended_key_usages=extended_usage or (),
+            self_signed_lifetime=lifetime,
         )
+    pem = made.pem or made.certificate
     if out is not None:
-        write_output(out, made.pem.encode())
+        write_output(out, pem.encode())
     if as_json:
-        print_json({"name": made.name, "pem": made.pem})
+        print_json({"name": made.name, "pem": pem})
     elif out is not None:
-        print_line(f"wrote the request of {made.name} to {out}")
+        print_line(f"wrote the {'request' if made.pem else 'certificate'} of {made.name} to {out}")
     else:
-        print_line(made.pem.rstrip("\n"))
+        print_line(pem.rstrip("\n"))
 
 
 def attach_certificate(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 
 from hsmsigner.client.channel import Connection, change, read
+from hsmsigner.client.rotation import duration
 from hsmsigner.pb import keys_pb2, resources_pb2
 
 _TIMEOUT_S = 30.0
@@ -27,8 +29,12 @@ class AsyncCertificateCalls:
         email_addresses: Sequence[str] = (),
         key_usages: Sequence[str] = (),
         extended_key_usages: Sequence[str] = (),
+        self_signed_lifetime: timedelta | None = None,
     ) -> keys_pb2.CertificateSigningRequest:
-        """A PKCS#10 request, signed by a key's primary or by a version. `subject` as in `CN=settlement-eu,O=Bank`."""
+        """A PKCS#10 request, signed by a key's primary or by a version. `subject` as in `CN=settlement-eu,O=Bank`.
+
+        With `self_signed_lifetime`, for development, a certificate of its own instead.
+        """
         request = keys_pb2.CreateCertificateSigningRequestRequest(
             name=name,
             subject=subject,
@@ -38,6 +44,7 @@ class AsyncCertificateCalls:
             email_addresses=email_addresses,
             key_usages=key_usages,
             extended_key_usages=extended_key_usages,
+            self_signed_lifetime=None if self_signed_lifetime is None else duration(self_signed_lifetime),
         )
         return await change(self._connection.keys.CreateCertificateSigningRequest, request, _TIMEOUT_S)
 

@@ -66,6 +66,7 @@ class KeySetCache:
         self._failure: SigningClientError | None = None
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -117,6 +118,7 @@ class KeySetCache:
 
     async def close(self) -> None:
         """Stop watching."""
+        self._is_closing = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -131,6 +133,11 @@ class KeySetCache:
                 await self._set(key_set, None)
         except SigningClientError as error:
             await self._set(self._current, error)
+        except asyncio.CancelledError:
+            # gRPC cancels whoever reads when the channel is closed under it: no key set would come any more.
+            if self._is_closing:
+                raise
+            await self._set(self._current, Unavailable("CLIENT_CLOSED", "the client was closed"))
 
     async def _set(self, key_set: KeySet | None, failure: SigningClientError | None) -> None:
         async with self._changed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from hsmsigner.client.aio import AsyncSignerClient
+from hsmsigner.client.errors import Unavailable
 from hsmsigner.client.key_set import KeySet, KeySetCache
 from hsmsigner.client.rotation import RotationPolicy
 from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
@@ -168,8 +170,12 @@ class CertificateCalls(_Calls):
         email_addresses: Sequence[str] = (),
         key_usages: Sequence[str] = (),
         extended_key_usages: Sequence[str] = (),
+        self_signed_lifetime: timedelta | None = None,
     ) -> keys_pb2.CertificateSigningRequest:
-        """A PKCS#10 request, signed by a key's primary or by a version. `subject` as in `CN=settlement-eu,O=Bank`."""
+        """A PKCS#10 request, signed by a key's primary or by a version. `subject` as in `CN=settlement-eu,O=Bank`.
+
+        With `self_signed_lifetime`, for development, a certificate of its own instead.
+        """
         return self._run(
             self._client.create_certificate_signing_request(
                 name,
@@ -180,6 +186,7 @@ class CertificateCalls(_Calls):
                 email_addresses=email_addresses,
                 key_usages=key_usages,
                 extended_key_usages=extended_key_usages,
+                self_signed_lifetime=self_signed_lifetime,
             )
         )
 
@@ -214,7 +221,9 @@ class ThreadKeySetCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._cache.close())
+        # A client that was closed first has ended the watch with it.
+        with contextlib.suppress(Unavailable):
+            self._run(self._cache.close())
 
     @property
     def current(self) -> KeySet:

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hsmsigner.domain.certificate import check_certificate_chain
-from hsmsigner.domain.certificate_request import CertificateRequestPlan, WantedCertificate, plan_certificate_request
+from hsmsigner.domain.certificate_request import (
+    CertificateRequestPlan,
+    WantedCertificate,
+    plan_certificate_request,
+    plan_self_signed,
+)
 from hsmsigner.domain.continuity import ContinuityStatement
 from hsmsigner.domain.instant import Instant, format_instant, not_before
 from hsmsigner.domain.key import KeyName, KeyState, KeyVersion, VersionName
@@ -35,15 +40,20 @@ class Certificates:
         self._clock = clock
 
     async def create_request(
-        self, principal: Principal, name: KeyName | VersionName, wanted: WantedCertificate
+        self,
+        principal: Principal,
+        name: KeyName | VersionName,
+        wanted: WantedCertificate,
+        *,
+        self_signed_us: int | None = None,
     ) -> tuple[KeyVersion, str]:
-        """Have a version sign a PKCS#10 request; the version, and the request in PEM.
+        """Have a version sign a PKCS#10 request, or a certificate of its own; the version, and what it signed in PEM.
 
         Raises:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, INVALID_FIELD, ALGORITHM_NOT_SUPPORTED, WRONG_STATE,
                 TOKEN_UNAVAILABLE, TOKEN_REFUSED, SIGNATURE_INVALID, AUDIT_UNAVAILABLE.
         """
-        version, plan = await self._authorize(principal, name, wanted)
+        version, plan = await self._authorize(principal, name, wanted, self_signed_us)
         outcomes = await self._token.sign([sign_task(version, plan.to_be_signed)])
         return version, await self._record(principal, version, plan, outcomes[0])
 
@@ -93,7 +103,11 @@ class Certificates:
             return transaction.continuity.list(name, start, limit)
 
     async def _authorize(
-        self, principal: Principal, name: KeyName | VersionName, wanted: WantedCertificate
+        self,
+        principal: Principal,
+        name: KeyName | VersionName,
+        wanted: WantedCertificate,
+        self_signed_us: int | None,
     ) -> tuple[KeyVersion, CertificateRequestPlan]:
         """Record that the key is about to be used, before it is (P2)."""
         async with self._store.transaction() as transaction:
@@ -102,9 +116,14 @@ class Certificates:
             _require_state(version, _MAY_REQUEST, "have a certificate requested")
             if version.deactivate_time is not None and now >= version.deactivate_time:
                 raise _wrong_state(version, KeyState.DEACTIVATED, _MAY_REQUEST, "have a certificate requested")
-            plan = plan_certificate_request(version, wanted)
+            plan = (
+                plan_certificate_request(version, wanted)
+                if self_signed_us is None
+                else plan_self_signed(version, wanted, now, self_signed_us)
+            )
             fields = _fields(principal, version) | {
                 "subject": wanted.subject,
+                "self_signed": self_signed_us is not None,
                 "to_be_signed_sha256": hashlib.sha256(plan.to_be_signed).hexdigest(),
             }
             transaction.append([Entry("key.csr_authorized", fields)], now)
@@ -129,7 +148,7 @@ class Certificates:
         return not_before(self._clock(), last_time)
 
 
-def _fields(principal: Principal, version: KeyVersion) -> dict[str, str]:
+def _fields(principal: Principal, version: KeyVersion) -> dict[str, object]:
     return {"principal": principal.text, "key": str(version.name), "algorithm": version.algorithm.name}
 
 

@@ -217,6 +217,7 @@ class CreateCertificateSigningRequestRequest(_message.Message):
     EMAIL_ADDRESSES_FIELD_NUMBER: _builtins.int
     KEY_USAGES_FIELD_NUMBER: _builtins.int
     EXTENDED_KEY_USAGES_FIELD_NUMBER: _builtins.int
+    SELF_SIGNED_LIFETIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`keys/{key}` or `keys/{key}/versions/{n}`."""
     subject: _builtins.str
@@ -239,6 +240,10 @@ class CreateCertificateSigningRequestRequest(_message.Message):
     def extended_key_usages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Extended key usages as dotted OIDs."""
 
+    @_builtins.property
+    def self_signed_lifetime(self) -> _duration_pb2.Duration:
+        """For development: sign a certificate of this lifetime instead, 1 minute to 366 days, by itself. It is not attached."""
+
     def __init__(
         self,
         *,
@@ -250,10 +255,11 @@ class CreateCertificateSigningRequestRequest(_message.Message):
         email_addresses: _abc.Iterable[_builtins.str] | None = ...,
         key_usages: _abc.Iterable[_builtins.str] | None = ...,
         extended_key_usages: _abc.Iterable[_builtins.str] | None = ...,
+        self_signed_lifetime: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["self_signed_lifetime", b"self_signed_lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_names", b"dns_names", "email_addresses", b"email_addresses", "extended_key_usages", b"extended_key_usages", "ip_addresses", b"ip_addresses", "key_usages", b"key_usages", "name", b"name", "subject", b"subject", "uris", b"uris"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_names", b"dns_names", "email_addresses", b"email_addresses", "extended_key_usages", b"extended_key_usages", "ip_addresses", b"ip_addresses", "key_usages", b"key_usages", "name", b"name", "self_signed_lifetime", b"self_signed_lifetime", "subject", b"subject", "uris", b"uris"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,19 +271,23 @@ class CertificateSigningRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     PEM_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The version that signed it."""
     pem: _builtins.str
-    """PKCS#10, PEM."""
+    """PKCS#10, PEM; empty when `self_signed_lifetime` was set."""
+    certificate: _builtins.str
+    """The self-signed certificate, PEM; empty unless it was."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         pem: _builtins.str = ...,
+        certificate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pem", b"pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "name", b"name", "pem", b"pem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hsmsigner.domain.continuity import ContinuityStatement
@@ -122,14 +122,19 @@ class SqlLeaseTable:
 
     def take(self, name: str, holder: str, now: Instant, duration_us: int) -> bool:
         expire_time = now + duration_us
-        is_free = or_(leases.c.holder == holder, leases.c.expire_time <= now, leases.c.expire_time > expire_time)
-        taken = self._connection.execute(
-            update(leases).where(leases.c.name == name, is_free).values(holder=holder, expire_time=expire_time)
-        )
-        if taken.rowcount == 1:
-            return True
-        if self._connection.execute(select(leases.c.name).where(leases.c.name == name)).one_or_none() is not None:
-            return False
+        query = select(leases.c.holder, leases.c.expire_time).where(leases.c.name == name)
+        row = self._connection.execute(query).one_or_none()
+        if row is not None:
+            is_ours = row.holder == holder
+            if is_ours and now + duration_us // 2 < row.expire_time <= expire_time:
+                # Prolonged only when half of it is gone: an idle appliance need not write every second.
+                return True
+            if not is_ours and now < row.expire_time <= expire_time:
+                return False
+            as_seen = (leases.c.holder == row.holder, leases.c.expire_time == row.expire_time)
+            values = {"holder": holder, "expire_time": expire_time}
+            done = self._connection.execute(update(leases).where(leases.c.name == name, *as_seen).values(**values))
+            return done.rowcount == 1
         try:
             self._connection.execute(insert(leases).values(name=name, holder=holder, expire_time=expire_time))
         except IntegrityError as error:

@@ -125,7 +125,7 @@ class TokenClient:
         await self._ask_surely(pb.WorkerCall(destroy=destroy), "destroying the key")
 
     async def _ask_surely(self, call: pb.WorkerCall, doing: str) -> pb.WorkerAnswer:
-        """Ask what only a freshly opened token can deny; a worker that is not sure ends, and the next one is asked.
+        """Ask what only a freshly opened token can deny; a worker that cannot be sure ends, and the next one is asked.
 
         Returns an answer, or the error NO_SUCH_KEY.
         """
