@@ -15,16 +15,23 @@ from pathlib import Path
 
 from hsmsigner.domain.algorithm import algorithm_named
 from hsmsigner.domain.formats import OutputFormat
-from hsmsigner.domain.key import Key, KeyName, parse_name
+from hsmsigner.domain.key import Key, KeyName, KeyVersion, VersionName, parse_name
+from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.policy import InputKind
 from hsmsigner.domain.principal import Principal
+from hsmsigner.domain.rotation_policy import RotationPolicy
 from hsmsigner.domain.signing import RequestId, parse_request_id, signing_request
+from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.jobs import Signed
+from hsmsigner.operations.key_changes import Cause
 from hsmsigner.operations.keys import Keys
+from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.recovery import interrupt_dangling
+from hsmsigner.operations.rotation import Rotations, WantedRotation
+from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Asked, Signing
 from hsmsigner.store.unit_of_work import SqlStore
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
@@ -40,7 +47,9 @@ version: 1
 groups: {engines: ["spiffe://test/settlement/*"], ops: ["spiffe://test/ops/*"]}
 grants:
   - {principals: [group:engines], keys: ["keys/settlement-*"], rights: [sign, sign_digest, get_public_key]}
-  - {principals: [group:ops], keys: ["**"], rights: [create_key, read_audit, publish_policy, get_public_key]}
+  - principals: [group:ops]
+    keys: ["**"]
+    rights: [create_key, rotate, manage_key, read_audit, publish_policy, get_public_key]
 keys:
   - match: keys/settlement-*
     inputs: [message, digest]
@@ -75,6 +84,10 @@ class Signer:
         self.committer = Committer(self.store, self.token, self.governance, self.clock, self.limits)
         self.signing = Signing(self.committer)
         self.keys = Keys(self.store, self.token, self.governance, self.clock)
+        self.rotations = Rotations(self.store, self.token, self.governance, self.clock)
+        self.lifecycle = Lifecycle(self.store, self.token, self.governance, self.clock, self.rotations)
+        self.adoption = Adoption(self.store, self.token, self.governance, self.clock)
+        self.scheduler = self.make_scheduler(str(uuid.uuid4()))
         self.policies = Policies(self.store, self.governance, self.clock)
         self._loop = asyncio.create_task(self.committer.run())
 
@@ -88,6 +101,35 @@ class Signer:
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
         await self.store.close()
+
+    def make_scheduler(self, holder: str) -> Scheduler:
+        parts = self.store, self.governance, self.clock, self.rotations, self.lifecycle
+        return Scheduler(*parts, holder=holder)
+
+    def key(self, key_id: str = "settlement-eu") -> Key:
+        """The key as this frontend sees it now."""
+        return self.governance.newest.keys[key_id]
+
+    async def rotate(self, reason: str = "test", *, principal: Principal = OPERATOR, **wanted: object) -> Key:
+        request = WantedRotation(**wanted)  # type: ignore[arg-type]
+        return await self.rotations.rotate(
+            principal, KeyName("settlement-eu"), request, Cause(principal, reason, fresh_id())
+        )
+
+    async def change(self, verb: Verb, number: int, **options: object) -> KeyVersion:
+        name, cause = VersionName(KeyName("settlement-eu"), number), Cause(OPERATOR, "test")
+        return await self.lifecycle.change(verb, OPERATOR, name, cause, **options)  # type: ignore[arg-type]
+
+    async def set_policy(self, **policy: int) -> Key:
+        cause = Cause(OPERATOR, "test")
+        return await self.lifecycle.set_rotation_policy(
+            OPERATOR, KeyName("settlement-eu"), RotationPolicy(**policy), cause
+        )
+
+    async def look_after(self) -> None:
+        """One round of the scheduler, to its end."""
+        await self.scheduler.round()
+        await self.scheduler.settle()
 
     async def create_key(self, key_id: str = "settlement-eu", algorithm: str = "ECDSA_P256_SHA256") -> Key:
         return await self.keys.create(OPERATOR, KeyName(key_id), algorithm_named(algorithm), fresh_id())

@@ -59,6 +59,10 @@ class FakeToken:
     fail_before_generate: bool = False
     fail_after_generate: bool = False
     algorithms: frozenset[str] = frozenset(ALGORITHMS)
+    # Pairs whose private key could leave the token.
+    unprotected: set[CkaId] = field(default_factory=set)
+    # How often the token had to be opened afresh to be sure that a key is missing: signing is interrupted by it.
+    reopened: int = 0
 
     async def sign(self, tasks: Sequence[SignTask]) -> list[SignOutcome]:
         if self.gate is not None:
@@ -70,16 +74,31 @@ class FakeToken:
             await self.generate_gate.wait()
         if self.fail_before_generate:
             raise _lost()
-        self.keys[cka_id] = _new_key(algorithm)
+        self.keys[cka_id] = new_key(algorithm)
         if self.fail_after_generate:
             raise _lost()
         return self._pair(cka_id)
 
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:  # noqa: ARG002
+    async def find(
+        self,
+        cka_id: CkaId,
+        algorithm: SigningAlgorithm,  # noqa: ARG002
+        *,
+        is_sure: bool = True,
+    ) -> TokenKeyPair | None:
         if not self.connected:
             raise _lost()
+        self.reopened += is_sure and cka_id not in self.keys
         self.found.append(cka_id)
         return self._pair(cka_id) if cka_id in self.keys else None
+
+    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:  # noqa: ARG002
+        if not self.connected:
+            raise _lost()
+        if cka_id in self.keys:
+            if self._pair(cka_id).public_key != public_key:
+                raise SignerError(Reason.TOKEN_REFUSED, "another key has that CKA_ID")
+            del self.keys[cka_id]
 
     async def status(self) -> TokenStatus:
         if not self.connected:
@@ -87,12 +106,15 @@ class FakeToken:
         return TokenStatus("fake", "0", "FakeToken", self.algorithms)
 
     def _sign(self, task: SignTask) -> SignOutcome:
+        if task.cka_id not in self.keys or (task.cka_id in self.unprotected and not task.allow_unprotected):
+            return SignOutcome(SignStatus.NOT_CALLED, cause="not there, or not protected")
         self.signed.append(task)
         return SignOutcome(SignStatus.SIGNED, sign_raw(self.keys[task.cka_id], task.algorithm, task.data))
 
     def _pair(self, cka_id: CkaId) -> TokenKeyPair:
         public = self.keys[cka_id].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return TokenKeyPair(public, local=True, always_sensitive=True, never_extractable=True)
+        is_protected = cka_id not in self.unprotected
+        return TokenKeyPair(public, is_protected, is_protected, is_protected)
 
 
 def sign_raw(key: PrivateKeyTypes, algorithm: SigningAlgorithm, data: bytes) -> bytes:
@@ -116,7 +138,7 @@ def sign_raw(key: PrivateKeyTypes, algorithm: SigningAlgorithm, data: bytes) -> 
     return r.to_bytes(algorithm.size) + s.to_bytes(algorithm.size)
 
 
-def _new_key(algorithm: SigningAlgorithm) -> PrivateKeyTypes:
+def new_key(algorithm: SigningAlgorithm) -> PrivateKeyTypes:
     if algorithm.kind is KeyKind.RSA:
         return rsa.generate_private_key(65537, algorithm.size)
     if algorithm.kind is KeyKind.EC:

@@ -12,10 +12,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import uvloop
 
@@ -23,12 +24,18 @@ from hsmsigner.config import Settings, load_settings
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.positioned_yaml import DocumentError
 from hsmsigner.errors import ConfigurationError, SignerError
+from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.certificates import Certificates
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
+from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.policy import Policies, publish_first
+from hsmsigner.operations.reconcile import compare_with_token
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
+from hsmsigner.operations.rotation import Rotations
+from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Signing
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
@@ -59,6 +66,7 @@ async def run_frontend(settings: Settings) -> None:
     # Imported here: the token worker's process has no use for gRPC.
     from hsmsigner.api.authn import Authenticator
     from hsmsigner.api.health import Health
+    from hsmsigner.api.key_service import KeyUseCases
     from hsmsigner.api.server import ApiServer, UseCases
     from hsmsigner.api.tls import CertificateFiles
 
@@ -81,13 +89,29 @@ async def run_frontend(settings: Settings) -> None:
         CommitterLimits(limits.queue, limits.queue_bytes, limits.request_retention_s),
     )
     keys = Keys(store, token, governance, wall_clock)
+    rotations = Rotations(store, token, governance, wall_clock)
+    lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
+    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=str(uuid4()))
     health = Health(token, lambda: committer.can_record)
-    use_cases = UseCases(Signing(committer), keys, Policies(store, governance, wall_clock), Audit(store, governance))
+    use_cases = UseCases(
+        Signing(committer),
+        KeyUseCases(
+            keys,
+            lifecycle,
+            rotations,
+            Adoption(store, token, governance, wall_clock),
+            Certificates(store, token, governance, wall_clock),
+            governance,
+        ),
+        Policies(store, governance, wall_clock),
+        Audit(store, governance),
+    )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
     await token.start()
     background = _Background(stopping)
     background.start(committer.run())
-    background.start(_finish_pending(keys))
+    background.start(_settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)))
+    background.start(scheduler.run())
     background.start(health.run())
     background.start(_refresh(certificates))
     _write_address(settings.address_file, await server.start())
@@ -115,12 +139,14 @@ async def _start_store(store: SqlStore, governance: GovernanceCache, settings: S
     await governance.reload(store)
 
 
-async def _finish_pending(keys: Keys) -> None:
+async def _settle_with_token(keys: Keys, compare: Callable[[], Awaitable[object]]) -> None:
+    """Finish keys that were left half-made, then see what the token lacks; waits for both as long as needed."""
     while True:
         try:
             await keys.finish_pending()
+            await compare()
         except SignerError as error:
-            _log.info("half-made keys have to wait: %s", error.message)
+            _log.info("store and token have to wait for each other: %s", error.message)
             await asyncio.sleep(_RETRY_EVERY_S)
         else:
             return

@@ -21,7 +21,15 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from hsmsigner.client import Credentials, Profile
-from hsmsigner.pb import audit_pb2, audit_pb2_grpc, resources_pb2, signing_pb2, signing_pb2_grpc
+from hsmsigner.pb import (
+    audit_pb2,
+    audit_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    resources_pb2,
+    signing_pb2,
+    signing_pb2_grpc,
+)
 
 PRINCIPAL: Final = "spiffe://dev.hsmsigner/settlement/engine-1"
 
@@ -137,6 +145,9 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         self.frames: list[int] = []
         self.principals: set[str] = set()
         self.streams = 0
+        self.watches = 0
+        # What a watch gives: (epoch, names of versions); or a refusal, which ends it.
+        self.key_set: tuple[int, list[str]] | status_pb2.Status = (1, ["keys/a/versions/1"])
         self.port = 0
         self._loop: asyncio.AbstractEventLoop
         self._server: grpc.aio.Server
@@ -177,6 +188,8 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         answers = health.aio.HealthServicer()
         await answers.set("hsmsigner.v1.SigningService", health_pb2.HealthCheckResponse.NOT_SERVING)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(self, self._server)
+        service = FakeKeyService(self)  # type: ignore[abstract] # gRPC answers UNIMPLEMENTED to the rest
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(answers, self._server)
         leaf = self.authority.server
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
@@ -260,3 +273,45 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         token = str(start + request.page_size) if start + request.page_size < 7 else ""
         head = audit_pb2.TreeHead(size=start + 100)
         return audit_pb2.ListAuditRecordsResponse(records=records, next_page_token=token, tree_head=head)
+
+
+class FakeKeyService(keys_pb2_grpc.KeyServiceServicer):
+    """Watching, and one verb that answers with what it was asked; the rest is UNIMPLEMENTED."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+
+    async def WatchKeys(  # noqa: N802
+        self, _request: keys_pb2.WatchKeysRequest, context: Any
+    ) -> AsyncIterator[keys_pb2.WatchKeysResponse]:
+        self._server.watches += 1
+        sent: object = None
+        while True:
+            wanted = self._server.key_set
+            if isinstance(wanted, status_pb2.Status):
+                context.set_trailing_metadata((("grpc-status-details-bin", wanted.SerializeToString()),))
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, wanted.message)
+            elif wanted != sent:
+                sent, (epoch, names) = wanted, wanted
+                yield keys_pb2.WatchKeysResponse(
+                    epoch=epoch,
+                    public_keys=[
+                        resources_pb2.PublicKey(name=name, der=b"der", der_crc32c=google_crc32c.value(b"der"))
+                        for name in names
+                    ],
+                )
+            await asyncio.sleep(0.01)
+
+    async def ListContinuityStatements(  # noqa: N802
+        self, request: keys_pb2.ListContinuityStatementsRequest, _context: Any
+    ) -> keys_pb2.ListContinuityStatementsResponse:
+        page = int(request.page_token or 0)
+        statement = resources_pb2.ContinuityStatement(old_version=f"{request.parent}/versions/{page + 1}")
+        return keys_pb2.ListContinuityStatementsResponse(
+            statements=[statement], next_page_token=str(page + 1) if page < 2 else ""
+        )
+
+    async def UpdateKey(  # noqa: N802
+        self, request: keys_pb2.UpdateKeyRequest, _context: Any
+    ) -> resources_pb2.Key:
+        return resources_pb2.Key(name=request.name, rotation_policy=request.rotation_policy)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hsmsigner.domain.instant import Instant
-from hsmsigner.domain.key import CkaId, Key, KeyName
+from hsmsigner.domain.key import CkaId, Key, KeyName, VersionName
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import PendingKey, PolicyRevision, RequestKey, RequestState, Store, StoredRequest
@@ -171,7 +171,7 @@ def test_a_key_completed_by_another_is_a_conflict(database: Path) -> None:
             with pytest.raises(SignerError) as caught:
                 async with store.transaction() as transaction:
                     transaction.keys.complete(late)
-            assert caught.value.reason is Reason.KEY_EXISTS
+            assert caught.value.reason is Reason.ETAG_MISMATCH
 
     run(database, scenario)
 
@@ -183,10 +183,10 @@ def test_only_a_pending_key_can_be_given_up(database: Path) -> None:
             for key_id in ("a", "b"):
                 keys.insert_pending(pending(key_id), NOW)
             keys.complete(first_version("a"))
-            keys.delete_pending(KeyName("b"))
+            keys.delete_pending(VersionName(KeyName("b"), 1))
             for key_id in ("a", "b", "c"):
                 with pytest.raises(SignerError):
-                    keys.delete_pending(KeyName(key_id))
+                    keys.delete_pending(VersionName(KeyName(key_id), 1))
             assert [key.name.key_id for key in keys.load_all()] == ["a"]
             assert keys.load_pending() == []
             keys.insert_pending(pending("b"), NOW)

@@ -27,11 +27,12 @@ version: 1
 groups: {engines: ["spiffe://dev.hsmsigner/settlement/*"], ops: ["spiffe://dev.hsmsigner/ops/*"]}
 grants:
   - {principals: [group:engines], keys: ["keys/settlement-*"], rights: [sign, get_public_key]}
-  - {principals: [group:ops], keys: ["**"], rights: [create_key, read_audit, publish_policy, get_public_key]}
+  - {principals: [group:ops], keys: ["**"], rights: [%s]}
   - {principals: ["spiffe://dev.hsmsigner/audit/*"], keys: ["**"], rights: [read_audit]}
 keys:
   - {match: keys/settlement-*, inputs: [message], quotas: %s}
 """
+OPERATOR_RIGHTS = "create_key, rotate, manage_key, read_audit, publish_policy, get_public_key"
 
 
 def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
@@ -67,7 +68,7 @@ class Appliance:
 
     def initialise(self, quotas: str = "unlimited") -> None:
         initialise_state(self.state, listen=f"127.0.0.1:{self.port}", now=datetime.now(UTC))
-        (self.state / "policy.yaml").write_text(UNLIMITED_POLICY % quotas)
+        (self.state / "policy.yaml").write_text(UNLIMITED_POLICY % (OPERATOR_RIGHTS, quotas))
 
     def configure(self, **sections: object) -> None:
         """Change top-level settings; a dictionary is merged into its section."""

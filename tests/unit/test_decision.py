@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
-from hsmsigner.domain.key import Key, KeyState
+from hsmsigner.domain.key import Key, KeyName, KeyState, VersionName
 from hsmsigner.domain.pattern import Pattern
 from hsmsigner.domain.policy import Grant, InputKind, Policy, Right
 from hsmsigner.domain.principal import Principal
@@ -31,6 +31,10 @@ from tests.unit.samples import (
 
 DIGEST = request(bytes(32), kind=InputKind.DIGEST)
 SIGN_ONLY = frozenset({Right.SIGN})
+
+
+def version_name(key: str) -> VersionName:
+    return VersionName(KeyName.parse(key), 1)
 
 
 def decided(
@@ -159,7 +163,7 @@ def test_a_second_rule_only_tightens(order: int) -> None:
 
 def test_a_full_quota_says_rule_observed_limit_and_when() -> None:
     tested = quota(2, 10 * SECOND, "burst")
-    counter = tested.counter("keys/settlement-eu", ENGINE.text)
+    counter = tested.counter(version_name("keys/settlement-eu"), ENGINE.text)
 
     outcome = refused(in_force=policy(key_rule(tested)), usage={counter: spent(2, tested.period_us)})
 
@@ -175,7 +179,8 @@ def test_a_full_quota_says_rule_observed_limit_and_when() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_full_quotas_the_one_that_frees_last_is_reported(order: int) -> None:
     burst, day = quota(1, SECOND, "burst"), quota(5, 86_400 * SECOND, "day")
-    full = {each.counter("keys/settlement-eu", ENGINE.text): spent(each.count, each.period_us) for each in (burst, day)}
+    version = version_name("keys/settlement-eu")
+    full = {each.counter(version, ENGINE.text): spent(each.count, each.period_us) for each in (burst, day)}
     outcome = refused(in_force=policy(key_rule(*[burst, day][::order])), usage=full)
     assert outcome.rule == "quotas/day"
     assert outcome.retry_after_s is not None
@@ -184,7 +189,7 @@ def test_of_two_full_quotas_the_one_that_frees_last_is_reported(order: int) -> N
 
 def test_a_quota_by_principal_of_one_leaves_the_other_alone() -> None:
     tested = quota(1, SECOND, by_principal=True)
-    full = {tested.counter("keys/settlement-eu", ENGINE.text): spent(1, tested.period_us)}
+    full = {tested.counter(version_name("keys/settlement-eu"), ENGINE.text): spent(1, tested.period_us)}
     in_force = policy(key_rule(tested))
 
     assert refused(in_force=in_force, usage=full).reason is Reason.QUOTA_EXCEEDED
@@ -201,7 +206,7 @@ def test_naming_a_version_spends_the_same_quota_as_naming_the_key() -> None:
 
 def test_a_debit_holds_what_was_observed_and_one_more() -> None:
     tested = quota(5, 60 * SECOND)
-    counter = tested.counter("keys/settlement-eu", ENGINE.text)
+    counter = tested.counter(version_name("keys/settlement-eu"), ENGINE.text)
 
     outcome = decided(in_force=policy(key_rule(tested)), usage={counter: spent(3, tested.period_us)})
 

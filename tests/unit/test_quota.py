@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
 from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.key import KeyName, VersionName
 from hsmsigner.domain.quota import SUB_BUCKETS, CounterId, Quota, Usage, give_back, spend
 from hsmsigner.errors import Reason
 from tests.unit.samples import ENGINE, NOW, OTHER_ENGINE, SECOND, key, key_rule, policy, quota, request
@@ -21,6 +22,10 @@ PERIODS_US = st.sampled_from(
     [1, 7, 59, 60, 61, 119, 121, SECOND, SECOND + 1, 60 * SECOND, 86_400 * SECOND]
 ) | st.integers(1, 10 * SECOND)
 QUOTAS = st.builds(quota, st.integers(1, 6), PERIODS_US)
+
+
+def version_name(key: str) -> VersionName:
+    return VersionName(KeyName.parse(key), 1)
 
 
 def at_most(limit: int, period_us: int, times: list[int]) -> bool:
@@ -172,24 +177,25 @@ def test_sixty_buckets_are_never_shorter_than_the_period(period_us: int) -> None
 @pytest.mark.parametrize(
     "different",
     [
-        quota(1, SECOND, "other").counter("keys/a", "p"),
-        quota(1, 2 * SECOND).counter("keys/a", "p"),
-        quota(1, SECOND).counter("keys/b", "p"),
-        quota(1, SECOND, by_principal=True).counter("keys/a", "p"),
+        quota(1, SECOND, "other").counter(version_name("keys/a"), "p"),
+        quota(1, 2 * SECOND).counter(version_name("keys/a"), "p"),
+        quota(1, SECOND).counter(version_name("keys/b"), "p"),
+        quota(1, SECOND, by_principal=True).counter(version_name("keys/a"), "p"),
     ],
 )
 def test_each_quota_key_and_period_has_its_own_counter(different: CounterId) -> None:
-    assert quota(1, SECOND).counter("keys/a", "p") != different
+    assert quota(1, SECOND).counter(version_name("keys/a"), "p") != different
 
 
 def test_a_shared_quota_has_one_counter_and_a_quota_by_principal_one_each() -> None:
     shared, each = quota(1, SECOND), quota(1, SECOND, by_principal=True)
-    assert shared.counter("keys/a", "p") == shared.counter("keys/a", "q")
-    assert each.counter("keys/a", "p") != each.counter("keys/a", "q")
+    assert shared.counter(version_name("keys/a"), "p") == shared.counter(version_name("keys/a"), "q")
+    assert each.counter(version_name("keys/a"), "p") != each.counter(version_name("keys/a"), "q")
 
 
 def test_a_changed_limit_keeps_what_was_counted() -> None:
-    assert quota(1, SECOND).counter("keys/a", "p") == quota(9, SECOND).counter("keys/a", "p")
+    version = version_name("keys/a")
+    assert quota(1, SECOND).counter(version, "p") == quota(9, SECOND).counter(version, "p")
 
 
 @settings(deadline=None, max_examples=200)
@@ -218,5 +224,5 @@ def test_several_quotas_at_once_all_hold_for_each_counter(data: st.DataObject) -
                 assert usage == before
     for tested in quotas:
         for caller in (ENGINE, OTHER_ENGINE):
-            times = authorized[tested.counter("keys/settlement-eu", caller.text)]
+            times = authorized[tested.counter(version_name("keys/settlement-eu"), caller.text)]
             assert at_most(tested.count, tested.period_us, times)

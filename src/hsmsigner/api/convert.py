@@ -6,25 +6,33 @@ import json
 from functools import lru_cache
 
 import google_crc32c
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hsmsigner.api.status import to_status
 from hsmsigner.domain.algorithm import SigningAlgorithm, algorithm_named
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
-from hsmsigner.domain.key import Key, KeyVersion, parse_name
+from hsmsigner.domain.key import Key, KeyState, KeyVersion, parse_name
 from hsmsigner.domain.policy import InputKind
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.public_key import to_jwk, to_pem
+from hsmsigner.domain.rotation import next_rotation_time
+from hsmsigner.domain.rotation_policy import NO_ROTATION, RotationPolicy
 from hsmsigner.domain.signing import check_labels, parse_request_id, signing_request
 from hsmsigner.errors import Reason, SignerError, invalid_field
 from hsmsigner.operations.jobs import Answer, Signed
+from hsmsigner.operations.scheduler import primary_facts
 from hsmsigner.operations.sign import Asked
 from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
 
 MAX_PAGE = 1000
 _MAX_TOKEN_DIGITS = 18
 _DEFAULT_PAGE = 100
+_NANOSECONDS = 10**9
+# 9999-12-31T23:59:59Z, the last that google.protobuf.Timestamp knows; and the longest google.protobuf.Duration.
+_LAST_SECOND = 253_402_300_799
+_LONGEST_S = 315_576_000_000
 
 _FORMATS = {
     number: OutputFormat(name.removeprefix("OUTPUT_FORMAT_"))
@@ -110,7 +118,7 @@ class Converter:
         """Write a key version out."""
         return resources_pb2.KeyVersion(
             name=str(version.name),
-            state=resources_pb2.KeyState.Value(f"KEY_STATE_{version.state.value}"),
+            state=_state(version.state),
             algorithm=_algorithm(version.algorithm),
             protection_level=self._level,
             create_time=timestamp(version.create_time),
@@ -118,6 +126,13 @@ class Converter:
             local=version.local,
             always_sensitive=version.always_sensitive,
             never_extractable=version.never_extractable,
+            origin=_origin(version),
+            activate_time=maybe_timestamp(version.activate_time),
+            deactivate_time=maybe_timestamp(version.deactivate_time),
+            destroy_time=maybe_timestamp(version.destroy_time),
+            signature_count=version.signature_count,
+            certificate_chain=version.certificate_chain,
+            etag=version.etag,
         )
 
     def key(self, key: Key) -> resources_pb2.Key:
@@ -127,25 +142,34 @@ class Converter:
             algorithm=_algorithm(key.algorithm),
             create_time=timestamp(key.create_time),
             primary=self.key_version(key.primary),
+            rotation_policy=_rotation_policy(key.rotation_policy),
+            next_rotation_time=maybe_timestamp(next_rotation_time(key, primary_facts(key))),
+            etag=key.etag,
         )
 
 
+@lru_cache(maxsize=8192)
 def public_key(version: KeyVersion) -> resources_pb2.PublicKey:
-    """Write a public key out."""
+    """Write a public key out. The answer is shared: it is sent, never changed."""
     jwk = to_jwk(version)
     return resources_pb2.PublicKey(
         name=str(version.name),
         algorithm=_algorithm(version.algorithm),
-        state=resources_pb2.KeyState.Value(f"KEY_STATE_{version.state.value}"),
+        # COMPROMISED is for good: a verifier must not lose sight of it when the version is destroyed.
+        state=_state(KeyState.COMPROMISED if version.is_compromised else version.state),
         der=version.public_key,
         der_crc32c=google_crc32c.value(version.public_key),
         pem=to_pem(version.public_key),
         jwk="" if jwk is None else json.dumps(jwk, separators=(",", ":")),
+        activate_time=maybe_timestamp(version.activate_time),
+        deactivate_time=maybe_timestamp(version.deactivate_time),
+        origin=_origin(version),
+        certificate_chain=version.certificate_chain,
     )
 
 
-def wanted_algorithm(request: keys_pb2.CreateKeyRequest) -> SigningAlgorithm:
-    """The algorithm of a CreateKeyRequest.
+def wanted_algorithm(request: keys_pb2.CreateKeyRequest | keys_pb2.AdoptKeyVersionRequest) -> SigningAlgorithm:
+    """The algorithm that a request names.
 
     Raises:
         SignerError: ALGORITHM_NOT_SUPPORTED.
@@ -157,6 +181,33 @@ def timestamp(instant: Instant) -> Timestamp:
     """An instant as google.protobuf.Timestamp."""
     seconds, micros = divmod(instant, MICROSECONDS_PER_SECOND)
     return Timestamp(seconds=seconds, nanos=micros * 1000)
+
+
+def maybe_timestamp(instant: Instant | None) -> Timestamp | None:
+    """The same for a time that may be open; None leaves the field unset."""
+    return None if instant is None else timestamp(instant)
+
+
+def instant(message: Timestamp, field: str) -> Instant:
+    """A time as it was sent; what is finer than a microsecond is dropped.
+
+    Raises:
+        SignerError: INVALID_FIELD.
+    """
+    if not (0 <= message.seconds <= _LAST_SECOND and 0 <= message.nanos < _NANOSECONDS):
+        raise invalid_field(field, "must be a time between 1970 and 9999")
+    return Instant(message.seconds * MICROSECONDS_PER_SECOND + message.nanos // 1000)
+
+
+def duration_us(message: Duration, field: str) -> int:
+    """A length of time as it was sent, in microseconds.
+
+    Raises:
+        SignerError: INVALID_FIELD.
+    """
+    if not (0 <= message.seconds <= _LONGEST_S and 0 <= message.nanos < _NANOSECONDS):
+        raise invalid_field(field, "must be a length of time, not negative, at most 10,000 years")
+    return message.seconds * MICROSECONDS_PER_SECOND + message.nanos // 1000
 
 
 def page_size(size: int) -> int:
@@ -181,6 +232,32 @@ def page_start(token: str) -> int:
     if not (token.isascii() and token.isdigit() and len(token) <= _MAX_TOKEN_DIGITS):
         raise invalid_field("page_token", "must be empty or taken from the previous answer")
     return int(token)
+
+
+def _rotation_policy(policy: RotationPolicy) -> resources_pb2.RotationPolicy | None:
+    if policy == NO_ROTATION:
+        return None
+    return resources_pb2.RotationPolicy(
+        rotation_period=_duration(policy.rotation_period_us),
+        max_signatures=policy.max_signatures,
+        before_certificate_expiry=_duration(policy.before_certificate_expiry_us),
+        publish_lead=_duration(policy.publish_lead_us),
+        overlap=_duration(policy.overlap_us),
+        destroy_after=_duration(policy.destroy_after_us),
+    )
+
+
+def _duration(length_us: int) -> Duration | None:
+    seconds, micros = divmod(length_us, MICROSECONDS_PER_SECOND)
+    return Duration(seconds=seconds, nanos=micros * 1000) if length_us else None
+
+
+def _state(state: KeyState) -> resources_pb2.KeyState.ValueType:
+    return resources_pb2.KeyState.Value(f"KEY_STATE_{state.value}")
+
+
+def _origin(version: KeyVersion) -> resources_pb2.KeyOrigin.ValueType:
+    return resources_pb2.KeyOrigin.Value(f"KEY_ORIGIN_{version.origin.value}")
 
 
 def _algorithm(algorithm: SigningAlgorithm) -> resources_pb2.SigningAlgorithm.ValueType:

@@ -46,12 +46,18 @@ class Edge(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-        make = grpc.stream_stream_rpc_method_handler if handler.stream_stream else grpc.unary_unary_rpc_method_handler
-        serve = (
-            self._serve_stream(handler.stream_stream, method)
-            if handler.stream_stream
-            else self._serve_unary(handler.unary_unary, method)
-        )
+        if handler.stream_stream:
+            make, serve = (
+                grpc.stream_stream_rpc_method_handler,
+                self._serve_stream(handler.stream_stream, method, _all_readable),
+            )
+        elif handler.unary_stream:
+            make, serve = (
+                grpc.unary_stream_rpc_method_handler,
+                self._serve_stream(handler.unary_stream, method, _readable),
+            )
+        else:
+            make, serve = grpc.unary_unary_rpc_method_handler, self._serve_unary(handler.unary_unary, method)
         return make(
             serve,
             request_deserializer=_tolerant(handler.request_deserializer),
@@ -71,12 +77,15 @@ class Edge(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _serve_stream(self, serve: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]], method: str) -> Any:
-        async def wrapped(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    def _serve_stream(
+        self, serve: Callable[[Any, Context], AsyncIterator[Any]], method: str, read: Callable[[Any], Any]
+    ) -> Any:
+        # `asked` is one request, or an iterator of them, as the method has it; `read` sees that it could be read.
+        async def wrapped(asked: Any, context: Context) -> AsyncIterator[Any]:
             started, caller = time.monotonic(), None
             try:
                 caller = self._authenticator.enter(context.auth_context())
-                async for answer in serve(_all_readable(requests), context):
+                async for answer in serve(read(asked), context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - as above
                 await _abort(context, _typed(error), method, caller, started)

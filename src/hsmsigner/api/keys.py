@@ -29,7 +29,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         return self._converter.key(key)
 
     async def GetKey(self, request: keys_pb2.GetKeyRequest, context: Context) -> resources_pb2.Key:
-        return self._converter.key(self._keys.get(current_principal(), KeyName.parse(request.name)))
+        return self._converter.key(await self._keys.get_counted(current_principal(), KeyName.parse(request.name)))
 
     async def ListKeys(self, request: keys_pb2.ListKeysRequest, context: Context) -> keys_pb2.ListKeysResponse:
         size, start = page_size(request.page_size), page_start(request.page_token)
@@ -43,7 +43,8 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         self, request: keys_pb2.ListKeyVersionsRequest, context: Context
     ) -> keys_pb2.ListKeyVersionsResponse:
         size, start = page_size(request.page_size), page_start(request.page_token)
-        versions = self._keys.get(current_principal(), KeyName.parse(request.parent, "parent")).versions
+        name = KeyName.parse(request.parent, "parent")
+        versions = (await self._keys.get_counted(current_principal(), name)).versions
         return keys_pb2.ListKeyVersionsResponse(
             versions=map(self._converter.key_version, versions[start : start + size]),
             next_page_token=str(start + size) if start + size < len(versions) else "",

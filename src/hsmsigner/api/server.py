@@ -14,14 +14,13 @@ from hsmsigner.api.authn import Authenticator
 from hsmsigner.api.convert import Converter
 from hsmsigner.api.health import Health
 from hsmsigner.api.interceptors import Edge
-from hsmsigner.api.keys import KeyServicer
+from hsmsigner.api.key_service import KeyService, KeyUseCases
 from hsmsigner.api.policy import PolicyServicer
 from hsmsigner.api.signing import SigningServicer
 from hsmsigner.api.tls import CertificateFiles
 from hsmsigner.config import Settings
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.operations.audit import Audit
-from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.policy import Policies
 from hsmsigner.operations.sign import Signing
 from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing_pb2_grpc
@@ -37,7 +36,7 @@ class UseCases:
     """What the services call."""
 
     signing: Signing
-    keys: Keys
+    keys: KeyUseCases
     policies: Policies
     audit: Audit
 
@@ -86,9 +85,15 @@ class ApiServer:
     def _add_services(self, use_cases: UseCases, authenticator: Authenticator) -> None:
         settings, server = self._settings, self._server
         converter = Converter(settings.limits.message_bytes, settings.token.protection_level)
-        signing = SigningServicer(use_cases.signing, use_cases.keys, converter, authenticator, self._draining)
+        signing = SigningServicer(use_cases.signing, use_cases.keys.keys, converter, authenticator, self._draining)
         signing_pb2_grpc.add_SigningServiceServicer_to_server(signing, server)
-        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(use_cases.keys, converter), server)
+        keys = KeyService(
+            use_cases.keys,
+            converter=converter,
+            authenticator=authenticator,
+            draining=self._draining,
+        )
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(use_cases.policies), server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases.audit), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)

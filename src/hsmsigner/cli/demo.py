@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from hsmsigner.errors import ConfigurationError
 from hsmsigner.provision import initialise_state
 
 _KEY = "keys/settlement-eu"
+# Types of records that the story is about, as the last step counts them.
+_SHOWN = ("key.created", "key.activated", "key.continuity", "sign.authorized", "sign.completed", "sign.denied")
 
 
 class DemoFailedError(Exception):
@@ -48,6 +51,8 @@ class Demo:
         self._sign()
         self._verify_with_openssl()
         self._retry()
+        self._rotate()
+        self._follow_the_chain()
         self._run_into_the_quota()
         self._refuse_a_stranger()
         self._verify_the_log()
@@ -73,9 +78,7 @@ class Demo:
 
     def _verify_with_openssl(self) -> None:
         self._succeeds("engine", "keys", "public-key", _KEY, "--out", str(self._public_key))
-        command = ["openssl", "dgst", "-sha256", "-verify", str(self._public_key), "-signature", str(self._signature)]
-        good = _run([*command, str(self._payment)])
-        _check(good.returncode == 0 and "Verified OK" in good.stdout, f"openssl says {good.stdout}{good.stderr}")
+        command = self._check_with_openssl(self._public_key, self._signature)
         forged = self._state.parent / "forged.xml"
         content = self._payment.read_bytes()
         forged.write_bytes(content.replace(b"1250000.00", b"9250000.00"))
@@ -99,16 +102,52 @@ class Demo:
         _check(len(debits) == 1, f"{len(debits)} debits for one request_id")
         self._tell("the engine retries with the same request_id", "same signature, byte for byte; counted once")
 
+    def _check_with_openssl(self, public_key: Path, signature: Path) -> list[str]:
+        """See that openssl accepts the payment's signature; the command, without the file."""
+        command = ["openssl", "dgst", "-sha256", "-verify", str(public_key), "-signature", str(signature)]
+        good = _run([*command, str(self._payment)])
+        _check(good.returncode == 0 and "Verified OK" in good.stdout, f"openssl says {good.stdout}{good.stderr}")
+        return command
+
+    def _rotate(self) -> None:
+        self._succeeds("operator", "rotate", _KEY, "--overlap", "1h", "--reason", "demo")
+        signature, public_key = self._state.parent / "next.sig", self._state.parent / "next.pem"
+        answer = self._succeeds("engine", *self._sign_command(str(uuid4()), signature))
+        _check(answer["name"] == f"{_KEY}/versions/2", f"signed by {answer['name']}")
+        self._succeeds("engine", "keys", "public-key", answer["name"], "--out", str(public_key))
+        self._check_with_openssl(public_key, signature)
+        self._check_with_openssl(self._public_key, self._signature)
+        self._tell(
+            "an operator rotates the key; the engine names the same key and notices nothing",
+            f"by {answer['name']}, Verified OK; what versions/1 signed stays good",
+        )
+
+    def _follow_the_chain(self) -> None:
+        chain = self._state.parent / "chain.json"
+        self._succeeds("engine", "keys", "continuity", _KEY, "--out", str(chain))
+        verify = ("keys", "verify-continuity", str(chain), "--trusted", str(self._public_key))
+        answer = self._succeeds("stranger", *verify)
+        _check(answer["public_key"] == (self._state.parent / "next.pem").read_text(), f"the chain ends at {answer}")
+        statement = json.loads(chain.read_text())["statements"][0]
+        forged = statement | {"signed_by_old": statement["signed_by_new"]}
+        chain.write_text(json.dumps({"key": _KEY, "statements": [forged]}))
+        done = self._hsmsigner("stranger", verify)
+        _check(done.returncode == ExitCode.VERIFICATION, f"a forged chain ended with {done.returncode}: {done.stdout}")
+        self._tell(
+            "a verifier who trusts only the first public key learns the second, offline",
+            "each version signed the other's key: chain good     forged statement: found and named",
+        )
+
     def _run_into_the_quota(self) -> None:
         limit = 5
-        for _ in range(limit - 1):
+        for _ in range(limit - 2):
             self._succeeds("engine", *self._sign_command(str(uuid4()), self._state.parent / "more.sig"))
         error = self._is_refused("engine", "QUOTA_EXCEEDED", *self._sign_command(str(uuid4())))
         metadata = error["metadata"]
         _check(metadata["rule"] == "quotas/burst" and metadata["limit"] == str(limit), f"not the quota meant: {error}")
         _check(error["retry_after_s"] is not None and error["retry_after_s"] > 0, f"no retry time: {error}")
         self._tell(
-            f"{limit - 1} more are signed, and one too many is not",
+            f"{limit - 2} more are signed, and one too many is not: a rotation frees no quota",
             f"refused: QUOTA_EXCEEDED  rule {metadata['rule']}, observed {metadata['observed']},"
             f" limit {metadata['limit']}, retry in {error['retry_after_s']:.1f} s",
         )
@@ -127,7 +166,7 @@ class Demo:
     def _verify_the_log(self) -> None:
         records = self._records()
         counts = Counter(record["type"] for record in records)
-        expected = {"key.created": 1, "sign.authorized": 5, "sign.completed": 5}
+        expected = {"key.created": 1, "key.continuity": 1, "sign.authorized": 5, "sign.completed": 5}
         _check(
             all(counts[kind] == count for kind, count in expected.items()) and counts["sign.denied"] > 0,
             f"unexpected records: {counts}",
@@ -136,7 +175,7 @@ class Demo:
         _check(answer["fault"] is None and answer["records"] >= len(records), f"the log does not verify: {answer}")
         self._tell(
             "an auditor reads the whole log and verifies it",
-            "  ".join(f"{count} {kind}" for kind, count in counts.items() if kind.startswith(("key.created", "sign."))),
+            "  ".join(f"{counts[kind]} {kind}" for kind in _SHOWN if counts[kind]),
             f"{answer['records']} records: chain unbroken, Merkle root {answer['root_hash'][:16]}…",
         )
 
@@ -166,8 +205,8 @@ class Demo:
         return error
 
     def _hsmsigner(self, profile: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        option = str(self._state / "profiles" / f"{profile}.yaml")
-        return _run([sys.executable, "-m", "hsmsigner", *words, "--json", "--profile", option])
+        file = str(self._state / "profiles" / f"{profile}.yaml")
+        return _run([sys.executable, "-m", "hsmsigner", *words, "--json"], HSMSIGNER_PROFILE=file)
 
     def _tell(self, title: str, *lines: str) -> None:
         self._step += 1
@@ -176,8 +215,10 @@ class Demo:
             self._console.print(Text.assemble(("   ✓ ", "green"), line), soft_wrap=True)
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own
+def _run(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own
+        command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def _check(is_true: object, otherwise: str) -> None:

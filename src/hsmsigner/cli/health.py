@@ -28,7 +28,7 @@ def health(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask grpc.health.v1: exit code 0 when the token answers and the log can be written, 1 when not, 4: no answer.
+    """Ask grpc.health.v1: exit 0 when the token answers and the log can be written, 1 when not, 4 without an answer.
 
     Any certificate that the server trusts may ask; no grant is needed.
 

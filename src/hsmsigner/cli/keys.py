@@ -7,31 +7,41 @@ from typing import Annotated
 
 import typer
 
+from hsmsigner.cli import key_certificates, key_continuity, key_history, key_sets, key_settings, key_versions
 from hsmsigner.cli.options import (
     JsonOption,
+    KeyArgument,
     OutOption,
     ProfileOption,
+    VersionArgument,
     checked_request_id,
+    key_name,
     write_output,
 )
 from hsmsigner.cli.output import print_fields, print_json, print_line, print_table
-from hsmsigner.cli.shown import enum_name, key_fields, protection_text, time_text, version_fields
+from hsmsigner.cli.shown import (
+    enum_name,
+    key_fields,
+    life_text,
+    protection_text,
+    rotation_text,
+    time_text,
+    version_fields,
+)
 from hsmsigner.client import SignerClient
 
-_PREFIX = "keys/"
 _ENCODINGS = ("pem", "der", "jwk")
-
-KeyArgument = Annotated[str, typer.Argument(help="keys/NAME, or NAME alone.", metavar="KEY")]
-VersionArgument = Annotated[str, typer.Argument(help="keys/NAME, or keys/NAME/versions/N.", metavar="KEY")]
 
 
 def build_app() -> typer.Typer:
     """Put the group together."""
-    app = typer.Typer(no_args_is_help=True, help="Make keys in the token, and look at them.")
+    app = typer.Typer(no_args_is_help=True, help="Keys in the token, and their lives.")
     app.command()(create)
     app.command("list")(list_keys)
     app.command()(show)
     app.command("public-key")(public_key)
+    for group in (key_sets, key_history, key_settings, key_versions, key_certificates, key_continuity):
+        group.add_commands(app)
     return app
 
 
@@ -55,12 +65,12 @@ def create(
     request = checked_request_id(request_id)
     with SignerClient.from_profile(profile) as client:
         made = client.create_key(
-            key.removeprefix(_PREFIX), algorithm.upper(), request_id=request, validate_only=validate_only
+            key.removeprefix("keys/"), algorithm.upper(), request_id=request, validate_only=validate_only
         )
     if as_json:
         print_json(key_fields(made))
     elif validate_only:
-        print_line(f"{_PREFIX}{key.removeprefix(_PREFIX)} with {algorithm.upper()} would be made")
+        print_line(f"{key_name(key)} with {algorithm.upper()} would be made")
     else:
         primary = made.primary
         print_fields(
@@ -103,7 +113,7 @@ def show(key: KeyArgument, profile: ProfileOption, *, as_json: JsonOption = Fals
 
     Example: hsmsigner keys show keys/settlement-eu
     """
-    name = _PREFIX + key.removeprefix(_PREFIX)
+    name = key_name(key)
     with SignerClient.from_profile(profile) as client:
         found = client.get_key(name)
         versions = list(client.list_key_versions(name))
@@ -116,6 +126,7 @@ def show(key: KeyArgument, profile: ProfileOption, *, as_json: JsonOption = Fals
             "algorithm": enum_name(found, "algorithm"),
             "made": time_text(found.create_time),
             "primary": found.primary.name,
+            "rotates": rotation_text(found),
         }
     )
     for version in versions:
@@ -125,6 +136,9 @@ def show(key: KeyArgument, profile: ProfileOption, *, as_json: JsonOption = Fals
                 "version": version.name,
                 "state": enum_name(version, "state"),
                 "made": time_text(version.create_time),
+                "signs": life_text(version),
+                "signatures": str(version.signature_count),
+                "certificate": "attached" if version.certificate_chain else "none",
                 "private key": f"{protection_text(version)} ({enum_name(version, 'protection_level')})",
                 "CKA_ID": version.cka_id.hex(),
             }
@@ -148,7 +162,7 @@ def public_key(
     if encoding.lower() == "der" and out is None and not as_json:
         raise typer.BadParameter("DER is binary: say where to write it with --out FILE", param_hint="--format")
     with SignerClient.from_profile(profile) as client:
-        found = client.get_public_key(key if "/" in key else _PREFIX + key)
+        found = client.get_public_key(key_name(key))
     if encoding.lower() == "jwk" and not found.jwk:
         raise typer.BadParameter(
             f"{enum_name(found, 'algorithm')} has no name in JOSE; take pem", param_hint="--format"

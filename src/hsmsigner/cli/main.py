@@ -14,6 +14,7 @@ from hsmsigner.cli.doctor import doctor
 from hsmsigner.cli.health import health
 from hsmsigner.cli.init import init
 from hsmsigner.cli.output import EXIT_CODE_MEANINGS, ExitCode, print_fault, print_refusal
+from hsmsigner.cli.rotate import rotate
 from hsmsigner.cli.serve import serve
 from hsmsigner.cli.sign import sign
 from hsmsigner.client import ProfileError, SigningClientError
@@ -49,7 +50,7 @@ def build_app() -> typer.Typer:
         context_settings={"max_content_width": 100},
     )
     app.callback()(_root)
-    for command in (init, serve, doctor, health, sign, bench):
+    for command in (init, serve, doctor, health, sign, rotate, bench):
         app.command()(command)
     app.add_typer(keys.build_app(), name="keys")
     app.add_typer(policy.build_app(), name="policy")

@@ -16,7 +16,10 @@ from hsmsigner.client.errors import (
     Unavailable,
     Violation,
 )
+from hsmsigner.client.key_set import KeySet, KeySetCache
+from hsmsigner.client.rotation import RotationPolicy
 from hsmsigner.client.sync import SignerClient
+from hsmsigner.client.sync_keys import ThreadKeySetCache
 from hsmsigner.client.values import Signature, SignItem
 
 __all__ = [
@@ -24,15 +27,19 @@ __all__ = [
     "ChecksumMismatch",
     "Credentials",
     "InvalidRequest",
+    "KeySet",
+    "KeySetCache",
     "OutcomeUnknown",
     "Profile",
     "ProfileError",
     "QuotaExceeded",
     "Refused",
+    "RotationPolicy",
     "SignItem",
     "Signature",
     "SignerClient",
     "SigningClientError",
+    "ThreadKeySetCache",
     "Unavailable",
     "Violation",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import uuid4
 
+from hsmsigner.client.aio_certificates import AsyncCertificateCalls
+from hsmsigner.client.aio_keys import AsyncKeyCalls
 from hsmsigner.client.audit import AsyncAuditRecords
 from hsmsigner.client.channel import Connection, change, change_until_answered, read
 from hsmsigner.client.credentials import Profile
@@ -19,21 +20,17 @@ from hsmsigner.client.values import (
     PreparedRequest,
     Signature,
     SignItem,
-    algorithm_number,
-    check_public_key,
     prepare,
     read_response,
     read_result,
 )
-from hsmsigner.pb import audit_pb2, keys_pb2, policy_pb2, resources_pb2, signing_pb2
+from hsmsigner.pb import audit_pb2, policy_pb2, signing_pb2
 
 _ADMIN_TIMEOUT_S = 30.0
-_GENERATE_TIMEOUT_S = 120.0
-_ADMIN_PATIENCE_S = 3.0
 _PAGE_SIZE = 1000
 
 
-class AsyncSignerClient:
+class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls):
     """One connection to an appliance. Build it, and call every method, on one event loop.
 
     Every method raises `SigningClientError`, by its subclasses as `errors.py` explains them. A call whose outcome is
@@ -114,78 +111,6 @@ class AsyncSignerClient:
                 "UNREADABLE_ANSWER", f"{len(requests)} items were sent, {len(response.results)} came back"
             )
         return [_outcome(request, result) for request, result in zip(requests, response.results, strict=True)]
-
-    async def get_public_key(self, name: str) -> resources_pb2.PublicKey:
-        """The public key of a key's primary or of a version, its checksum checked."""
-        request = signing_pb2.GetPublicKeyRequest(name=name)
-        return check_public_key(await read(self._connection.signing.GetPublicKey, request, _ADMIN_TIMEOUT_S))
-
-    async def list_public_keys(self) -> AsyncIterator[resources_pb2.PublicKey]:
-        """Every public key the caller may see."""
-        page_token = ""
-        while True:
-            page = await self.public_key_page(page_token)
-            for key in page.public_keys:
-                yield key
-            if not (page_token := page.next_page_token):
-                return
-
-    async def public_key_page(self, page_token: str = "") -> signing_pb2.ListPublicKeysResponse:
-        """One page of them, with its JWK Set."""
-        request = signing_pb2.ListPublicKeysRequest(page_size=_PAGE_SIZE, page_token=page_token)
-        page = await read(self._connection.signing.ListPublicKeys, request, _ADMIN_TIMEOUT_S)
-        for key in page.public_keys:
-            check_public_key(key)
-        return page
-
-    async def create_key(
-        self, key_id: str, algorithm: str, *, request_id: str | None = None, validate_only: bool = False
-    ) -> resources_pb2.Key:
-        """Generate a key pair on the token; `key_id` without `keys/`, `algorithm` as in ECDSA_P256_SHA256."""
-        request = keys_pb2.CreateKeyRequest(
-            key_id=key_id,
-            algorithm=algorithm_number(algorithm),
-            request_id=request_id or str(uuid4()),
-            validate_only=validate_only,
-        )
-        # Long enough for a slow device to make an RSA key; somebody waits at a terminal, so not for a dead server.
-        return await change_until_answered(
-            self._connection.keys.CreateKey, request, _GENERATE_TIMEOUT_S, broken_for_s=_ADMIN_PATIENCE_S
-        )
-
-    async def get_key(self, name: str) -> resources_pb2.Key:
-        """A key and its primary version."""
-        return await read(self._connection.keys.GetKey, keys_pb2.GetKeyRequest(name=name), _ADMIN_TIMEOUT_S)
-
-    async def list_keys(self) -> AsyncIterator[resources_pb2.Key]:
-        """The keys over which the caller has any right, by name."""
-        page_token = ""
-        while True:
-            page = await self.key_page(page_token)
-            for key in page.keys:
-                yield key
-            if not (page_token := page.next_page_token):
-                return
-
-    async def key_page(self, page_token: str = "") -> keys_pb2.ListKeysResponse:
-        """One page of them."""
-        request = keys_pb2.ListKeysRequest(page_size=_PAGE_SIZE, page_token=page_token)
-        return await read(self._connection.keys.ListKeys, request, _ADMIN_TIMEOUT_S)
-
-    async def list_key_versions(self, name: str) -> AsyncIterator[resources_pb2.KeyVersion]:
-        """The versions of one key, oldest first."""
-        page_token = ""
-        while True:
-            page = await self.key_version_page(name, page_token)
-            for version in page.versions:
-                yield version
-            if not (page_token := page.next_page_token):
-                return
-
-    async def key_version_page(self, name: str, page_token: str = "") -> keys_pb2.ListKeyVersionsResponse:
-        """One page of them."""
-        request = keys_pb2.ListKeyVersionsRequest(parent=name, page_size=_PAGE_SIZE, page_token=page_token)
-        return await read(self._connection.keys.ListKeyVersions, request, _ADMIN_TIMEOUT_S)
 
     async def get_policy(self) -> policy_pb2.Policy:
         """The revision in force."""

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,9 @@ from hsmsigner.client.aio import AsyncSignerClient
 from hsmsigner.client.audit import AuditRecords
 from hsmsigner.client.credentials import Profile
 from hsmsigner.client.errors import OutcomeUnknown, SigningClientError, Unavailable
+from hsmsigner.client.sync_keys import CertificateCalls, KeyCalls
 from hsmsigner.client.values import PreparedRequest, Signature, SignItem, prepare
-from hsmsigner.pb import audit_pb2, keys_pb2, policy_pb2, resources_pb2, signing_pb2
+from hsmsigner.pb import audit_pb2, policy_pb2
 
 _Result = TypeVar("_Result")
 
@@ -25,7 +26,7 @@ _Result = TypeVar("_Result")
 _SLACK_S = 10.0
 
 
-class SignerClient:
+class SignerClient(KeyCalls, CertificateCalls):
     """One connection to an appliance, for any number of threads; their sign() calls share one stream.
 
     Methods and errors are those of `AsyncSignerClient`. Not to be used in a child after a fork.
@@ -130,47 +131,6 @@ class SignerClient:
         """Sign 1 to 1024 items in one call; one outcome per item, in order. Items are not retried by themselves."""
         return self._run(self._client.batch_sign(items, all_or_nothing=all_or_nothing, timeout_s=timeout_s))
 
-    def get_public_key(self, name: str) -> resources_pb2.PublicKey:
-        """The public key of a key's primary or of a version, its checksum checked."""
-        return self._run(self._client.get_public_key(name))
-
-    def list_public_keys(self) -> Iterator[resources_pb2.PublicKey]:
-        """Every public key the caller may see."""
-        for page in _pages(self.public_key_page):
-            yield from page.public_keys
-
-    def public_key_page(self, page_token: str = "") -> signing_pb2.ListPublicKeysResponse:
-        """One page of them, with its JWK Set."""
-        return self._run(self._client.public_key_page(page_token))
-
-    def create_key(
-        self, key_id: str, algorithm: str, *, request_id: str | None = None, validate_only: bool = False
-    ) -> resources_pb2.Key:
-        """Generate a key pair on the token; `key_id` without `keys/`, `algorithm` as in ECDSA_P256_SHA256."""
-        return self._run(self._client.create_key(key_id, algorithm, request_id=request_id, validate_only=validate_only))
-
-    def get_key(self, name: str) -> resources_pb2.Key:
-        """A key and its primary version."""
-        return self._run(self._client.get_key(name))
-
-    def list_keys(self) -> Iterator[resources_pb2.Key]:
-        """The keys over which the caller has any right, by name."""
-        for page in _pages(self.key_page):
-            yield from page.keys
-
-    def key_page(self, page_token: str = "") -> keys_pb2.ListKeysResponse:
-        """One page of them."""
-        return self._run(self._client.key_page(page_token))
-
-    def list_key_versions(self, name: str) -> Iterator[resources_pb2.KeyVersion]:
-        """The versions of one key, oldest first."""
-        for page in _pages(lambda page_token: self.key_version_page(name, page_token)):
-            yield from page.versions
-
-    def key_version_page(self, name: str, page_token: str = "") -> keys_pb2.ListKeyVersionsResponse:
-        """One page of them."""
-        return self._run(self._client.key_version_page(name, page_token))
-
     def get_policy(self) -> policy_pb2.Policy:
         """The revision in force."""
         return self._run(self._client.get_policy())
@@ -220,12 +180,3 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
-
-
-def _pages(fetch: Callable[[str], Any]) -> Iterator[Any]:
-    page_token = ""
-    while True:
-        page = fetch(page_token)
-        yield page
-        if not (page_token := page.next_page_token):
-            return

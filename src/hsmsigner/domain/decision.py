@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import Key, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Entitlement, Policy
 from hsmsigner.domain.quota import CounterId, Quota, Usage, spend
@@ -72,12 +72,22 @@ def decide(facts: Facts, request: SigningRequest, now: Instant, *, is_debited: b
         # Absent and forbidden must look alike (AIP-211), so they are one case.
         message = f"{request.name} does not exist, or you may not sign a {request.kind.value} with it"
         return Deny(Reason.KEY_NOT_FOUND_OR_FORBIDDEN, message, rule="grants")
-    refused = _unfit_key(version) or _unfit_input(entitlement, request)
+    refused = _unfit_key(version, now) or _unfit_input(entitlement, request)
     if refused is not None:
         return refused
     if is_debited:
         return Allow(version, ())
     return _spend_all(facts, entitlement, request, version, now)
+
+
+def counters(policy: Policy, key: Key | None, request: SigningRequest) -> set[CounterId]:
+    """The counters that `decide` may ask `usage` for."""
+    version = _version(key, request)
+    if version is None:
+        return set()
+    principal = request.principal.text
+    entitlement = policy.entitlement(principal, str(request.key))
+    return {quota.counter(version.name, principal) for quota in entitlement.quotas}
 
 
 def _version(key: Key | None, request: SigningRequest) -> KeyVersion | None:
@@ -86,11 +96,16 @@ def _version(key: Key | None, request: SigningRequest) -> KeyVersion | None:
     return key.version(request.name.number) if isinstance(request.name, VersionName) else key.primary
 
 
-def _unfit_key(version: KeyVersion) -> Deny | None:
+def _unfit_key(version: KeyVersion, now: Instant) -> Deny | None:
     if version.state is not KeyState.ACTIVE:
         message = f"{version.name} is {version.state.value}; only an ACTIVE version signs"
         return Deny(Reason.KEY_NOT_ACTIVE, message, "key-state", version.state.value, KeyState.ACTIVE.value)
-    if not (version.local and version.always_sensitive and version.never_extractable):
+    if version.deactivate_time is not None and now >= version.deactivate_time:
+        # The scheduler is late: that must not make the overlap longer.
+        since = format_instant(version.deactivate_time)
+        message = f"{version.name} was rotated out and signs no more since {since}; name the key to use its primary"
+        return Deny(Reason.KEY_NOT_ACTIVE, message, "key-state", KeyState.DEACTIVATED.value, KeyState.ACTIVE.value)
+    if not (version.is_protected or version.allow_unprotected):
         message = f"{version.name} was not generated and kept on the token"
         return Deny(Reason.KEY_NOT_PROTECTED, message, "key-protection")
     return None
@@ -112,7 +127,7 @@ def _spend_all(
 ) -> Allow | Deny:
     debits, refusals = [], []
     for quota in entitlement.quotas:
-        counter = quota.counter(str(request.key), request.principal.text)
+        counter = quota.counter(version.name, request.principal.text)
         outcome = spend(quota, facts.usage.get(counter, NO_USAGE), now)
         if outcome.usage is None:
             refusals.append((outcome.retry_after_s, quota, outcome.observed))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hsmsigner.domain.algorithm import HashName, Padding, SigningAlgorithm
 from hsmsigner.domain.key import KeyVersion
 from hsmsigner.domain.policy import InputKind
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import Reason, SignerError, invalid_field
 
 
 @unique
@@ -33,6 +33,11 @@ class OutputFormat(Enum):
 
 _JWS = frozenset({OutputFormat.JWS_COMPACT, OutputFormat.JWS_DETACHED})
 
+# How the JWS signing input of every continuity statement begins (domain/continuity.py). No message of a caller may:
+# whoever may sign raw messages could otherwise make the key vouch for a successor of his own.
+CONTINUITY_TYPE = "hsmsigner-continuity-v1"
+_RESERVED = urlsafe_b64encode(f'{{"typ":"{CONTINUITY_TYPE}",'.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class SignaturePlan:
@@ -47,13 +52,15 @@ def plan_signature(version: KeyVersion, kind: InputKind, body: bytes, output_for
 
     Raises:
         SignerError: FORMAT_NOT_SUPPORTED when algorithm, input and format do not go together, INVALID_FIELD for a
-            digest of the wrong length.
+            digest of the wrong length and for a message that only a rotation signs.
     """
     algorithm = version.algorithm
     if kind is InputKind.DIGEST:
         _check_digest(algorithm, body)
     if output_format in _JWS:
         return _plan_jws(version, kind, body, output_format)
+    if kind is InputKind.MESSAGE and body.startswith(_RESERVED):
+        raise invalid_field("message", "begins as a continuity statement, which only a rotation signs")
     to_be_signed = body if kind is InputKind.DIGEST else algorithm.to_be_signed(body)
     if output_format is OutputFormat.RAW:
         return SignaturePlan(to_be_signed, bytes)
@@ -97,11 +104,19 @@ def _plan_jws(version: KeyVersion, kind: InputKind, body: bytes, output_format: 
     algorithm = version.algorithm
     if algorithm.jws is None or kind is InputKind.DIGEST:
         raise _not_supported(algorithm, output_format)
-    header = json.dumps({"alg": algorithm.jws, "kid": str(version.name)}, separators=(",", ":")).encode()
-    protected, payload = _base64url(header), _base64url(body)
-    shown = payload if output_format is OutputFormat.JWS_COMPACT else b""
+    header = {"alg": algorithm.jws, "kid": str(version.name)}
+    return plan_jws(algorithm, header, body, is_detached=output_format is OutputFormat.JWS_DETACHED)
+
+
+def plan_jws(
+    algorithm: SigningAlgorithm, header: Mapping[str, str], payload: bytes, *, is_detached: bool = False
+) -> SignaturePlan:
+    """JWS compact serialization (RFC 7515 section 7.1); detached leaves the payload out (appendix F)."""
+    protected = _base64url(json.dumps(header, separators=(",", ":")).encode())
+    encoded = _base64url(payload)
+    shown = b"" if is_detached else encoded
     return SignaturePlan(
-        algorithm.to_be_signed(protected + b"." + payload),
+        algorithm.to_be_signed(protected + b"." + encoded),
         lambda raw: b".".join((protected, shown, _base64url(raw))),
     )
 

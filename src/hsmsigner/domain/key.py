@@ -9,6 +9,7 @@ from typing import NewType
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.rotation_policy import NO_ROTATION, Rotation, RotationPolicy
 from hsmsigner.errors import invalid_field
 
 CkaId = NewType("CkaId", bytes)
@@ -28,6 +29,14 @@ class KeyState(Enum):
     COMPROMISED = "COMPROMISED"
     DESTROY_SCHEDULED = "DESTROY_SCHEDULED"
     DESTROYED = "DESTROYED"
+
+
+@unique
+class KeyOrigin(Enum):
+    """How a private key came to the token."""
+
+    GENERATED = "GENERATED"
+    ADOPTED = "ADOPTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,13 @@ def parse_name(text: str, field: str = "name") -> KeyName | VersionName:
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
-    """One key pair on the token. `public_key` is SubjectPublicKeyInfo in DER (RFC 5280 section 4.1)."""
+    """One key pair on the token. `public_key` is SubjectPublicKeyInfo in DER (RFC 5280 section 4.1).
+
+    `activate_time`, `deactivate_time` and `destroy_time` say when it happened or, in the future, when it will.
+    `scheduled_from` is the state before DESTROY_SCHEDULED; a DEACTIVATED version that has one was restored. Once
+    `is_destroying`, the pair may be gone from the token, and there is no way back.
+    `signature_count` is as of the last load: it changes with every signature, without a new `revision`.
+    """
 
     name: VersionName
     algorithm: SigningAlgorithm
@@ -103,22 +118,61 @@ class KeyVersion:
     local: bool
     always_sensitive: bool
     never_extractable: bool
+    origin: KeyOrigin = KeyOrigin.GENERATED
+    allow_unprotected: bool = False
+    activate_time: Instant | None = None
+    deactivate_time: Instant | None = None
+    destroy_time: Instant | None = None
+    scheduled_from: KeyState | None = None
+    is_destroying: bool = False
+    # When the token was first found to lack the pair; None while it has it.
+    missing_time: Instant | None = None
+    certificate_chain: str = ""
+    signature_count: int = 0
+    revision: int = 1
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the private key was made on the token and never could leave it (P1)."""
+        return self.local and self.always_sensitive and self.never_extractable
+
+    @property
+    def is_compromised(self) -> bool:
+        """Whether it was marked COMPROMISED, which stays true when it is destroyed."""
+        is_gone = self.state in (KeyState.DESTROY_SCHEDULED, KeyState.DESTROYED)
+        return KeyState.COMPROMISED in (self.state, self.scheduled_from if is_gone else None)
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change of the version (AIP-154)."""
+        return f"v{self.revision}"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A logical key: one algorithm, versions oldest first, and the number of the primary among them."""
+    """A logical key: one algorithm, versions oldest first, and the number of the primary among them.
+
+    `rotation` is the one under way; its version is not among `versions` before the token has made it.
+    """
 
     name: KeyName
     algorithm: SigningAlgorithm
     create_time: Instant
     primary_number: int
     versions: tuple[KeyVersion, ...]
+    rotation_policy: RotationPolicy = NO_ROTATION
+    rotation: Rotation | None = None
+    revision: int = 1
 
     @property
     def primary(self) -> KeyVersion:
         """The version used when none is named."""
         return self.versions[self.primary_number - 1]
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change of the key or of its versions (AIP-154)."""
+        return f"k{self.revision}"
 
     def version(self, number: int) -> KeyVersion | None:
         """The version with this number, if there is one."""

@@ -68,6 +68,7 @@ class _Quota(_Model):
     count: Annotated[int, Field(ge=0, le=10**12)]
     per: DurationText
     by: list[Literal["principal"]] = Field(default=[], max_length=1)
+    per_version: bool = False
 
 
 class _Grant(_Model):
@@ -124,7 +125,8 @@ def _principals(grant: _Grant, model: _Document) -> tuple[Pattern, ...]:
 
 def _quotas(rule: _KeyRule) -> tuple[Quota, ...]:
     return tuple(
-        Quota(quota.id, quota.count, parse_duration_us(quota.per), bool(quota.by)) for quota in rule.quotas or ()
+        Quota(quota.id, quota.count, parse_duration_us(quota.per), bool(quota.by), quota.per_version)
+        for quota in rule.quotas or ()
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NewType
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
+from hsmsigner.domain.key import VersionName
 
 SUB_BUCKETS = 60
 CounterId = NewType("CounterId", str)
@@ -13,21 +14,26 @@ CounterId = NewType("CounterId", str)
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At most `count` authorizations in any `period_us` microseconds; one counter per key, or per key and principal."""
+    """At most `count` authorizations in any `period_us` microseconds; one counter per key, or per key and principal.
+
+    It follows the key, so that rotation never resets a window, unless it is `per_version`.
+    """
 
     quota_id: str
     count: int
     period_us: int
     by_principal: bool
+    per_version: bool = False
 
     @property
     def bucket_us(self) -> int:
         """Width of a sub-bucket; rounded up, so that 60 of them are never shorter than the period."""
         return -(-self.period_us // SUB_BUCKETS)
 
-    def counter(self, key: str, principal: str) -> CounterId:
-        """The counter this quota uses for a key (not a version: rotation never resets a window) and a principal."""
-        return CounterId(f"{key}|{self.quota_id}|{self.period_us}|{principal if self.by_principal else '*'}")
+    def counter(self, version: VersionName, principal: str) -> CounterId:
+        """The counter this quota uses for a version (that of its key, unless `per_version`) and a principal."""
+        counted = version if self.per_version else version.key
+        return CounterId(f"{counted}|{self.quota_id}|{self.period_us}|{principal if self.by_principal else '*'}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hsmsigner.domain.key import Key, KeyName, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import Reason, SignerError, invalid_field
 from hsmsigner.operations.governance import Governance
+
+_LONGEST_REASON = 1000
 
 
 def require_right(governance: Governance, principal: Principal, *rights: Right) -> None:
@@ -59,6 +61,27 @@ def visible_version(
     if version is None:
         raise not_found_or_forbidden(name)
     return version
+
+
+def check_reason(reason: str) -> None:
+    """See that a change says why.
+
+    Raises:
+        SignerError: INVALID_FIELD.
+    """
+    if not reason.strip() or len(reason) > _LONGEST_REASON:
+        raise invalid_field("reason", f"must say why, in 1-{_LONGEST_REASON} characters")
+
+
+def check_etag(given: str, current: str) -> None:
+    """See that what the caller saw is what there is (AIP-154); an empty etag asks for no check.
+
+    Raises:
+        SignerError: ETAG_MISMATCH.
+    """
+    if given not in ("", current):
+        message = "it was changed since you looked; look again, and send the etag of what you see"
+        raise SignerError(Reason.ETAG_MISMATCH, message, metadata={"etag": current})
 
 
 def not_found_or_forbidden(name: KeyName | VersionName) -> SignerError:

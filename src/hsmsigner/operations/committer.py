@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from hsmsigner.domain.decision import counters
 from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.errors import Reason, SignerError, cannot_record
@@ -152,6 +153,7 @@ class Committer:
         # Deleted first: the same turn may already have authorized the next request with that id.
         transaction.requests.delete(turn.deleted)
         transaction.requests.insert(list(turn.inserted.values()))
+        transaction.keys.count_signatures(Counter(flight.version.name for flight in turn.flights.values()))
         transaction.requests.update([row for row in turn.updated.values() if row.sequence not in turn.deleted])
         if _now_s() >= self._next_expiry_s:
             self._next_expiry_s = _now_s() + EXPIRE_EVERY_S
@@ -235,9 +237,9 @@ def _load_usage(
         if landing.outcome.status is SignStatus.NOT_CALLED
         for debit in landing.flight.debits
     }
-    for principal, key in {(job.key.principal, str(job.request.key)) for group in groups for job in group.jobs}:
-        entitlement = governance.policy.entitlement(principal, key)
-        wanted |= {quota.counter(key, principal) for quota in entitlement.quotas}
+    asked = {(job.key.principal, job.request.name): job.request for group in groups for job in group.jobs}
+    for request in asked.values():
+        wanted |= counters(governance.policy, governance.key(request.key), request)
     return transaction.usage.load(wanted)
 
 

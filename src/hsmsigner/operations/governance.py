@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class GovernanceCache:
 
     def __init__(self) -> None:
         self._newest: Governance | None = None
+        self._changed = asyncio.Event()
 
     @property
     def newest(self) -> Governance:
@@ -47,6 +49,15 @@ class GovernanceCache:
         """The epoch of this transaction; loaded only when it changed."""
         if self._newest is None or self._newest.epoch != transaction.epoch:
             self._newest = load_governance(transaction)
+            # Whoever waits has this event; the next change is the next one's.
+            self._changed.set()
+            self._changed = asyncio.Event()
+        return self._newest
+
+    async def after(self, epoch: int | None) -> Governance:
+        """The newest epoch seen, as soon as it is another than this one."""
+        while self._newest is None or self._newest.epoch == epoch:
+            await self._changed.wait()
         return self._newest
 
     async def reload(self, store: Store) -> None:

@@ -79,7 +79,7 @@ class Flight:
 
     def task(self) -> SignTask:
         """What the token is asked."""
-        return SignTask(self.version.cka_id, self.version.public_key, self.version.algorithm, self.plan.to_be_signed)
+        return sign_task(self.version, self.plan.to_be_signed)
 
     def resolve(self, answer: Answer) -> None:
         """Answer everyone who waits."""
@@ -93,6 +93,11 @@ class Landing:
 
     flight: Flight
     outcome: SignOutcome
+
+
+def sign_task(version: KeyVersion, data: bytes) -> SignTask:
+    """What the token is asked: `data` is the digest, or the message for EdDSA."""
+    return SignTask(version.cka_id, version.public_key, version.algorithm, data, version.allow_unprotected)
 
 
 def signed(

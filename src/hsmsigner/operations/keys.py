@@ -8,13 +8,12 @@ crash left between the steps is finished by `finish_pending` at the next start.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import Instant, not_before
-from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.key import Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.record import Entry
@@ -22,13 +21,10 @@ from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.access import require_key_right, visible_key, visible_version
 from hsmsigner.operations.governance import Governance, GovernanceCache
+from hsmsigner.operations.pairs import fresh_cka_id, make_pair
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair, Transaction
 
 _log = logging.getLogger(__name__)
-
-# CKA_ID is random: not derived from the key, not counted, so two appliances on one device never meet. 16 bytes fit
-# every device but YubiHSM2, whose library maps longer ones by itself (facts: yubihsm-shell#345).
-CKA_ID_BYTES = 16
 
 
 class Keys:
@@ -67,7 +63,7 @@ class Keys:
             wanted = PendingKey(
                 name,
                 algorithm,
-                CkaId(secrets.token_bytes(CKA_ID_BYTES)),
+                fresh_cka_id(),
                 RequestKey(principal.text, request_id),
             )
             reserved = await self._reserve(wanted, principal, validate_only=validate_only)
@@ -76,14 +72,8 @@ class Keys:
             self._being_made.discard(name)
 
     async def _make(self, pending: PendingKey, *, is_new: bool) -> Key:
-        """Generate the pair, or find the one that an earlier call left half-made.
-
-        A new CKA_ID is never looked for: "not there" is believed only from a freshly opened token, so asking would
-        cost a restart of the worker.
-        """
         try:
-            pair = None if is_new else await self._token.find(pending.cka_id, pending.algorithm)
-            pair = pair or await self._token.generate(pending.cka_id, str(pending.name), pending.algorithm)
+            pair = await make_pair(self._token, pending, is_new=is_new)
         except SignerError as error:
             # With the token lost the pair may exist: the reservation stays, for a retry or the next start.
             if error.reason is not Reason.TOKEN_UNAVAILABLE:
@@ -98,7 +88,7 @@ class Keys:
             SignerError: TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE; nothing is undone then.
         """
         async with self._store.transaction() as transaction:
-            left = transaction.keys.load_pending()
+            left = [pending for pending in transaction.keys.load_pending() if pending.number == 1]
         for pending in left:
             # What a caller is making right now is not half-made.
             if pending.name not in self._being_made:
@@ -123,6 +113,17 @@ class Keys:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN.
         """
         return visible_key(self._governance.newest, principal, name)
+
+    async def get_counted(self, principal: Principal, name: KeyName) -> Key:
+        """The same, with the signatures counted up to now.
+
+        Raises:
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, AUDIT_UNAVAILABLE.
+        """
+        key = self.get(principal, name)
+        counts = await self._store.read_signature_counts(name)
+        versions = (replace(version, signature_count=counts[version.name.number]) for version in key.versions)
+        return replace(key, versions=tuple(versions))
 
     def list(self, principal: Principal, right: Right | None = None) -> list[Key]:
         """Keys over which the principal has this right (or any), by name."""
@@ -180,7 +181,7 @@ class Keys:
 
     async def _give_up(self, pending: PendingKey, reason: str) -> None:
         async with self._store.transaction() as transaction:
-            transaction.keys.delete_pending(pending.name)
+            transaction.keys.delete_pending(pending.version)
             transaction.append([_entry("key.failed", pending, {"reason": reason})], self._now(transaction.last_time))
 
     def _now(self, last_time: Instant) -> Instant:
@@ -229,6 +230,7 @@ def _version(pending: PendingKey, pair: TokenKeyPair, now: Instant) -> KeyVersio
         pair.local,
         pair.always_sensitive,
         pair.never_extractable,
+        activate_time=now,
     )
 
 

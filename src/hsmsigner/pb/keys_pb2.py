@@ -22,28 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from hsmsigner.pb import resources_pb2 as hsmsigner_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hsmsigner/v1/keys.proto\x12\x0chsmsigner.v1\x1a\x1chsmsigner/v1/resources.proto\"\x80\x01\n\x10\x43reateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x31\n\talgorithm\x18\x02 \x01(\x0e\x32\x1e.hsmsigner.v1.SigningAlgorithm\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x1d\n\rGetKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.hsmsigner.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16ListKeyVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x17ListKeyVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.KeyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xb1\x02\n\nKeyService\x12>\n\tCreateKey\x12\x1e.hsmsigner.v1.CreateKeyRequest\x1a\x11.hsmsigner.v1.Key\x12\x38\n\x06GetKey\x12\x1b.hsmsigner.v1.GetKeyRequest\x1a\x11.hsmsigner.v1.Key\x12I\n\x08ListKeys\x12\x1d.hsmsigner.v1.ListKeysRequest\x1a\x1e.hsmsigner.v1.ListKeysResponse\x12^\n\x0fListKeyVersions\x12$.hsmsigner.v1.ListKeyVersionsRequest\x1a%.hsmsigner.v1.ListKeyVersionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17hsmsigner/v1/keys.proto\x12\x0chsmsigner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1chsmsigner/v1/resources.proto\"u\n\x10UpdateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x0frotation_policy\x18\x02 \x01(\x0b\x32\x1c.hsmsigner.v1.RotationPolicy\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xc8\x01\n\x10RotateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x31\n\ractivate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07overlap\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"E\n\x17\x43hangeKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"x\n ScheduleDestroyKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x05\x64\x65lay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa8\x01\n\x16\x41\x64optKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\talgorithm\x18\x02 \x01(\x0e\x32\x1e.hsmsigner.v1.SigningAlgorithm\x12\x0e\n\x06\x63ka_id\x18\x03 \x01(\x0c\x12\x19\n\x11\x61llow_unprotected\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\x81\x02\n&CreateCertificateSigningRequestRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x11\n\tdns_names\x18\x03 \x03(\t\x12\x0c\n\x04uris\x18\x04 \x03(\t\x12\x14\n\x0cip_addresses\x18\x05 \x03(\t\x12\x17\n\x0f\x65mail_addresses\x18\x06 \x03(\t\x12\x12\n\nkey_usages\x18\x07 \x03(\t\x12\x1b\n\x13\x65xtended_key_usages\x18\x08 \x03(\t\x12\x37\n\x14self_signed_lifetime\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x19\x43\x65rtificateSigningRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pem\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"a\n\x18\x41ttachCertificateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x63\x65rtificate_chain\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"X\n\x1fListContinuityStatementsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"r\n ListContinuityStatementsResponse\x12\x35\n\nstatements\x18\x01 \x03(\x0b\x32!.hsmsigner.v1.ContinuityStatement\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10WatchKeysRequest\"P\n\x11WatchKeysResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12,\n\x0bpublic_keys\x18\x02 \x03(\x0b\x32\x17.hsmsigner.v1.PublicKey\"\x80\x01\n\x10\x43reateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x31\n\talgorithm\x18\x02 \x01(\x0e\x32\x1e.hsmsigner.v1.SigningAlgorithm\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x1d\n\rGetKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListKeysResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.hsmsigner.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16ListKeyVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x17ListKeyVersionsResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.KeyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf5\x0c\n\nKeyService\x12>\n\tCreateKey\x12\x1e.hsmsigner.v1.CreateKeyRequest\x1a\x11.hsmsigner.v1.Key\x12\x38\n\x06GetKey\x12\x1b.hsmsigner.v1.GetKeyRequest\x1a\x11.hsmsigner.v1.Key\x12I\n\x08ListKeys\x12\x1d.hsmsigner.v1.ListKeysRequest\x1a\x1e.hsmsigner.v1.ListKeysResponse\x12^\n\x0fListKeyVersions\x12$.hsmsigner.v1.ListKeyVersionsRequest\x1a%.hsmsigner.v1.ListKeyVersionsResponse\x12>\n\tUpdateKey\x12\x1e.hsmsigner.v1.UpdateKeyRequest\x1a\x11.hsmsigner.v1.Key\x12>\n\tRotateKey\x12\x1e.hsmsigner.v1.RotateKeyRequest\x1a\x11.hsmsigner.v1.Key\x12U\n\x12\x41\x63tivateKeyVersion\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12T\n\x11SuspendKeyVersion\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12S\n\x10ResumeKeyVersion\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12W\n\x14\x44\x65\x61\x63tivateKeyVersion\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12\\\n\x19MarkKeyVersionCompromised\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12\x65\n\x19ScheduleDestroyKeyVersion\x12..hsmsigner.v1.ScheduleDestroyKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12T\n\x11RestoreKeyVersion\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12T\n\x11\x44\x65stroyKeyVersion\x12%.hsmsigner.v1.ChangeKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12Q\n\x0f\x41\x64optKeyVersion\x12$.hsmsigner.v1.AdoptKeyVersionRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12\x80\x01\n\x1f\x43reateCertificateSigningRequest\x12\x34.hsmsigner.v1.CreateCertificateSigningRequestRequest\x1a\'.hsmsigner.v1.CertificateSigningRequest\x12U\n\x11\x41ttachCertificate\x12&.hsmsigner.v1.AttachCertificateRequest\x1a\x18.hsmsigner.v1.KeyVersion\x12y\n\x18ListContinuityStatements\x12-.hsmsigner.v1.ListContinuityStatementsRequest\x1a..hsmsigner.v1.ListContinuityStatementsResponse\x12N\n\tWatchKeys\x12\x1e.hsmsigner.v1.WatchKeysRequest\x1a\x1f.hsmsigner.v1.WatchKeysResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hsmsigner.pb.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEKEYREQUEST']._serialized_start=72
-  _globals['_CREATEKEYREQUEST']._serialized_end=200
-  _globals['_GETKEYREQUEST']._serialized_start=202
-  _globals['_GETKEYREQUEST']._serialized_end=231
-  _globals['_LISTKEYSREQUEST']._serialized_start=233
-  _globals['_LISTKEYSREQUEST']._serialized_end=289
-  _globals['_LISTKEYSRESPONSE']._serialized_start=291
-  _globals['_LISTKEYSRESPONSE']._serialized_end=367
-  _globals['_LISTKEYVERSIONSREQUEST']._serialized_start=369
-  _globals['_LISTKEYVERSIONSREQUEST']._serialized_end=448
-  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_start=450
-  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_end=544
-  _globals['_KEYSERVICE']._serialized_start=547
-  _globals['_KEYSERVICE']._serialized_end=852
+  _globals['_UPDATEKEYREQUEST']._serialized_start=136
+  _globals['_UPDATEKEYREQUEST']._serialized_end=253
+  _globals['_ROTATEKEYREQUEST']._serialized_start=256
+  _globals['_ROTATEKEYREQUEST']._serialized_end=456
+  _globals['_CHANGEKEYVERSIONREQUEST']._serialized_start=458
+  _globals['_CHANGEKEYVERSIONREQUEST']._serialized_end=527
+  _globals['_SCHEDULEDESTROYKEYVERSIONREQUEST']._serialized_start=529
+  _globals['_SCHEDULEDESTROYKEYVERSIONREQUEST']._serialized_end=649
+  _globals['_ADOPTKEYVERSIONREQUEST']._serialized_start=652
+  _globals['_ADOPTKEYVERSIONREQUEST']._serialized_end=820
+  _globals['_CREATECERTIFICATESIGNINGREQUESTREQUEST']._serialized_start=823
+  _globals['_CREATECERTIFICATESIGNINGREQUESTREQUEST']._serialized_end=1080
+  _globals['_CERTIFICATESIGNINGREQUEST']._serialized_start=1082
+  _globals['_CERTIFICATESIGNINGREQUEST']._serialized_end=1157
+  _globals['_ATTACHCERTIFICATEREQUEST']._serialized_start=1159
+  _globals['_ATTACHCERTIFICATEREQUEST']._serialized_end=1256
+  _globals['_LISTCONTINUITYSTATEMENTSREQUEST']._serialized_start=1258
+  _globals['_LISTCONTINUITYSTATEMENTSREQUEST']._serialized_end=1346
+  _globals['_LISTCONTINUITYSTATEMENTSRESPONSE']._serialized_start=1348
+  _globals['_LISTCONTINUITYSTATEMENTSRESPONSE']._serialized_end=1462
+  _globals['_WATCHKEYSREQUEST']._serialized_start=1464
+  _globals['_WATCHKEYSREQUEST']._serialized_end=1482
+  _globals['_WATCHKEYSRESPONSE']._serialized_start=1484
+  _globals['_WATCHKEYSRESPONSE']._serialized_end=1564
+  _globals['_CREATEKEYREQUEST']._serialized_start=1567
+  _globals['_CREATEKEYREQUEST']._serialized_end=1695
+  _globals['_GETKEYREQUEST']._serialized_start=1697
+  _globals['_GETKEYREQUEST']._serialized_end=1726
+  _globals['_LISTKEYSREQUEST']._serialized_start=1728
+  _globals['_LISTKEYSREQUEST']._serialized_end=1784
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1786
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1862
+  _globals['_LISTKEYVERSIONSREQUEST']._serialized_start=1864
+  _globals['_LISTKEYVERSIONSREQUEST']._serialized_end=1943
+  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_start=1945
+  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_end=2039
+  _globals['_KEYSERVICE']._serialized_start=2042
+  _globals['_KEYSERVICE']._serialized_end=3695
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,9 @@ Making and looking at keys. What operators call."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hsmsigner.pb import resources_pb2 as _resources_pb2
 import builtins as _builtins
@@ -18,6 +20,399 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class UpdateKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROTATION_POLICY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}`."""
+    etag: _builtins.str
+    """Of the key, as it was read; empty skips the check."""
+    reason: _builtins.str
+    """Why, for the record; 1-1000 characters."""
+    @_builtins.property
+    def rotation_policy(self) -> _resources_pb2.RotationPolicy:
+        """Replaces the whole rotation policy; an empty one ends automatic rotation."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rotation_policy: _resources_pb2.RotationPolicy | None = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotation_policy", b"rotation_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason", "rotation_policy", b"rotation_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateKeyRequest: _TypeAlias = UpdateKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}`."""
+    request_id: _builtins.str
+    """A UUID; a retry with the same id continues (or answers with) the rotation it began."""
+    reason: _builtins.str
+    """Why, for the record; 1-1000 characters."""
+    etag: _builtins.str
+    """Of the key, as it was read; empty skips the check."""
+    validate_only: _builtins.bool
+    """Check, and do nothing."""
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next version takes over; unset means now. Not in the past."""
+
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long the old version may still be named; unset takes the rotation policy's, or 0 without one."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "etag", b"etag", "name", b"name", "overlap", b"overlap", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKeyRequest: _TypeAlias = RotateKeyRequest  # noqa: Y015
+
+@_typing.final
+class ChangeKeyVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}/versions/{n}`."""
+    etag: _builtins.str
+    """Of the version, as it was read; empty skips the check."""
+    reason: _builtins.str
+    """Why, for the record; 1-1000 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeKeyVersionRequest: _TypeAlias = ChangeKeyVersionRequest  # noqa: Y015
+
+@_typing.final
+class ScheduleDestroyKeyVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}/versions/{n}`."""
+    etag: _builtins.str
+    reason: _builtins.str
+    """Why, for the record; 1-1000 characters."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """How long it can still be restored; 1 minute to 400 days, unset means 30 days."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "etag", b"etag", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleDestroyKeyVersionRequest: _TypeAlias = ScheduleDestroyKeyVersionRequest  # noqa: Y015
+
+@_typing.final
+class AdoptKeyVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    CKA_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_UNPROTECTED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}`; a key of that name gets a PRE_ACTIVATION version of the same algorithm, else a new key is made whose
+    first version is ACTIVE.
+    """
+    algorithm: _resources_pb2.SigningAlgorithm.ValueType
+    cka_id: _builtins.bytes
+    """CKA_ID of the pair on the token, 1-255 bytes."""
+    allow_unprotected: _builtins.bool
+    """Adopt even a key that is not LOCAL, ALWAYS_SENSITIVE and NEVER_EXTRACTABLE. Its answers always say so."""
+    request_id: _builtins.str
+    """A UUID."""
+    reason: _builtins.str
+    """Why, for the record; 1-1000 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        algorithm: _resources_pb2.SigningAlgorithm.ValueType = ...,
+        cka_id: _builtins.bytes = ...,
+        allow_unprotected: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "allow_unprotected", b"allow_unprotected", "cka_id", b"cka_id", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptKeyVersionRequest: _TypeAlias = AdoptKeyVersionRequest  # noqa: Y015
+
+@_typing.final
+class CreateCertificateSigningRequestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DNS_NAMES_FIELD_NUMBER: _builtins.int
+    URIS_FIELD_NUMBER: _builtins.int
+    IP_ADDRESSES_FIELD_NUMBER: _builtins.int
+    EMAIL_ADDRESSES_FIELD_NUMBER: _builtins.int
+    KEY_USAGES_FIELD_NUMBER: _builtins.int
+    EXTENDED_KEY_USAGES_FIELD_NUMBER: _builtins.int
+    SELF_SIGNED_LIFETIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}` or `keys/{key}/versions/{n}`."""
+    subject: _builtins.str
+    """RFC 4514 text, as in `CN=settlement-eu,O=Bank,C=DE`."""
+    @_builtins.property
+    def dns_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def ip_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def email_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def key_usages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Key usage (RFC 5280 section 4.2.1.3): `digital_signature` (used when none is given), `content_commitment`,
+        `key_cert_sign`, `crl_sign`.
+        """
+
+    @_builtins.property
+    def extended_key_usages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Extended key usages as dotted OIDs."""
+
+    @_builtins.property
+    def self_signed_lifetime(self) -> _duration_pb2.Duration:
+        """For development: sign a certificate of this lifetime instead, 1 minute to 366 days, by itself. It is not attached."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        dns_names: _abc.Iterable[_builtins.str] | None = ...,
+        uris: _abc.Iterable[_builtins.str] | None = ...,
+        ip_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        email_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        key_usages: _abc.Iterable[_builtins.str] | None = ...,
+        extended_key_usages: _abc.Iterable[_builtins.str] | None = ...,
+        self_signed_lifetime: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["self_signed_lifetime", b"self_signed_lifetime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_names", b"dns_names", "email_addresses", b"email_addresses", "extended_key_usages", b"extended_key_usages", "ip_addresses", b"ip_addresses", "key_usages", b"key_usages", "name", b"name", "self_signed_lifetime", b"self_signed_lifetime", "subject", b"subject", "uris", b"uris"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCertificateSigningRequestRequest: _TypeAlias = CreateCertificateSigningRequestRequest  # noqa: Y015
+
+@_typing.final
+class CertificateSigningRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PEM_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The version that signed it."""
+    pem: _builtins.str
+    """PKCS#10, PEM; empty when `self_signed_lifetime` was set."""
+    certificate: _builtins.str
+    """The self-signed certificate, PEM; empty unless it was."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        pem: _builtins.str = ...,
+        certificate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "name", b"name", "pem", b"pem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateSigningRequest: _TypeAlias = CertificateSigningRequest  # noqa: Y015
+
+@_typing.final
+class AttachCertificateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`keys/{key}/versions/{n}`."""
+    certificate_chain: _builtins.str
+    """PEM, leaf first; each certificate must be signed by the next."""
+    etag: _builtins.str
+    """Of the version, as it was read; empty skips the check."""
+    reason: _builtins.str
+    """Why, for the record; 1-1000 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        certificate_chain: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "etag", b"etag", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachCertificateRequest: _TypeAlias = AttachCertificateRequest  # noqa: Y015
+
+@_typing.final
+class ListContinuityStatementsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`keys/{key}`."""
+    page_size: _builtins.int
+    """1-1000; 0 means 100."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContinuityStatementsRequest: _TypeAlias = ListContinuityStatementsRequest  # noqa: Y015
+
+@_typing.final
+class ListContinuityStatementsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.ContinuityStatement]: ...
+    def __init__(
+        self,
+        *,
+        statements: _abc.Iterable[_resources_pb2.ContinuityStatement] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContinuityStatementsResponse: _TypeAlias = ListContinuityStatementsResponse  # noqa: Y015
+
+@_typing.final
+class WatchKeysRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchKeysRequest: _TypeAlias = WatchKeysRequest  # noqa: Y015
+
+@_typing.final
+class WatchKeysResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEYS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Rises with every change; the same epoch is never sent twice on one stream."""
+    @_builtins.property
+    def public_keys(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.PublicKey]: ...
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        public_keys: _abc.Iterable[_resources_pb2.PublicKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "public_keys", b"public_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchKeysResponse: _TypeAlias = WatchKeysResponse  # noqa: Y015
 
 @_typing.final
 class CreateKeyRequest(_message.Message):

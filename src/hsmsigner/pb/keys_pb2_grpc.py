@@ -55,6 +55,81 @@ class KeyServiceStub:
                 request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ListKeyVersionsRequest.SerializeToString,
                 response_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ListKeyVersionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/UpdateKey',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.UpdateKeyRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.Key.FromString,
+                _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/RotateKey',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.Key.FromString,
+                _registered_method=True)
+        self.ActivateKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/ActivateKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.SuspendKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/SuspendKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.ResumeKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/ResumeKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.DeactivateKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/DeactivateKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.MarkKeyVersionCompromised = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/MarkKeyVersionCompromised',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.ScheduleDestroyKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/ScheduleDestroyKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ScheduleDestroyKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.RestoreKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/RestoreKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.DestroyKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/DestroyKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.AdoptKeyVersion = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/AdoptKeyVersion',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.AdoptKeyVersionRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.CreateCertificateSigningRequest = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/CreateCertificateSigningRequest',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.CreateCertificateSigningRequestRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_keys__pb2.CertificateSigningRequest.FromString,
+                _registered_method=True)
+        self.AttachCertificate = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/AttachCertificate',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.AttachCertificateRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.ListContinuityStatements = channel.unary_unary(
+                '/hsmsigner.v1.KeyService/ListContinuityStatements',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.ListContinuityStatementsRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ListContinuityStatementsResponse.FromString,
+                _registered_method=True)
+        self.WatchKeys = channel.unary_stream(
+                '/hsmsigner.v1.KeyService/WatchKeys',
+                request_serializer=hsmsigner_dot_v1_dot_keys__pb2.WatchKeysRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_keys__pb2.WatchKeysResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -88,6 +163,116 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateKey(self, request, context):
+        """Sets the rotation policy. Needs the right `manage_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Makes the next version, publishes its public key, and lets it take over at once or at a time. Needs `rotate`.
+        A rotation that is under way already is FAILED_PRECONDITION, unless it is this request's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateKeyVersion(self, request, context):
+        """One verb per change of state (SP 800-57 Part 1 section 7, AIP-216). Each needs the right `manage_key`, fails with
+        FAILED_PRECONDITION in any other state than those it names, with ABORTED for another `etag`, and is recorded.
+        PRE_ACTIVATION -> ACTIVE, and the version becomes the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendKeyVersion(self, request, context):
+        """ACTIVE -> SUSPENDED: signs nothing until resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeKeyVersion(self, request, context):
+        """SUSPENDED -> ACTIVE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeactivateKeyVersion(self, request, context):
+        """ACTIVE, SUSPENDED, PRE_ACTIVATION -> DEACTIVATED, for good; not the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkKeyVersionCompromised(self, request, context):
+        """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScheduleDestroyKeyVersion(self, request, context):
+        """DEACTIVATED, COMPROMISED, PRE_ACTIVATION -> DESTROY_SCHEDULED; not the primary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreKeyVersion(self, request, context):
+        """DESTROY_SCHEDULED -> the state it was scheduled from (Cloud KMS restores to DISABLED; a version that could not sign
+        before cannot sign after).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DestroyKeyVersion(self, request, context):
+        """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdoptKeyVersion(self, request, context):
+        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCertificateSigningRequest(self, request, context):
+        """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
+        ACTIVE or PRE_ACTIVATION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachCertificate(self, request, context):
+        """Attaches a certificate to the version whose public key it certifies. Needs `manage_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListContinuityStatements(self, request, context):
+        """Continuity statements of a key, oldest first. Needs `get_public_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchKeys(self, request, context):
+        """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +295,81 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ListKeyVersions,
                     request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ListKeyVersionsRequest.FromString,
                     response_serializer=hsmsigner_dot_v1_dot_keys__pb2.ListKeyVersionsResponse.SerializeToString,
+            ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.UpdateKeyRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.Key.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.RotateKeyRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.Key.SerializeToString,
+            ),
+            'ActivateKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'SuspendKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'ResumeKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'DeactivateKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeactivateKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'MarkKeyVersionCompromised': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkKeyVersionCompromised,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'ScheduleDestroyKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScheduleDestroyKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ScheduleDestroyKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'RestoreKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'DestroyKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DestroyKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'AdoptKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptKeyVersion,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.AdoptKeyVersionRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'CreateCertificateSigningRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCertificateSigningRequest,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.CreateCertificateSigningRequestRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_keys__pb2.CertificateSigningRequest.SerializeToString,
+            ),
+            'AttachCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachCertificate,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.AttachCertificateRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'ListContinuityStatements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListContinuityStatements,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.ListContinuityStatementsRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_keys__pb2.ListContinuityStatementsResponse.SerializeToString,
+            ),
+            'WatchKeys': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchKeys,
+                    request_deserializer=hsmsigner_dot_v1_dot_keys__pb2.WatchKeysRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_keys__pb2.WatchKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +480,411 @@ class KeyService:
             '/hsmsigner.v1.KeyService/ListKeyVersions',
             hsmsigner_dot_v1_dot_keys__pb2.ListKeyVersionsRequest.SerializeToString,
             hsmsigner_dot_v1_dot_keys__pb2.ListKeyVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/UpdateKey',
+            hsmsigner_dot_v1_dot_keys__pb2.UpdateKeyRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/RotateKey',
+            hsmsigner_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/ActivateKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/SuspendKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/ResumeKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeactivateKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/DeactivateKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkKeyVersionCompromised(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/MarkKeyVersionCompromised',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScheduleDestroyKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/ScheduleDestroyKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ScheduleDestroyKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/RestoreKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DestroyKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/DestroyKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.ChangeKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/AdoptKeyVersion',
+            hsmsigner_dot_v1_dot_keys__pb2.AdoptKeyVersionRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCertificateSigningRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/CreateCertificateSigningRequest',
+            hsmsigner_dot_v1_dot_keys__pb2.CreateCertificateSigningRequestRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_keys__pb2.CertificateSigningRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/AttachCertificate',
+            hsmsigner_dot_v1_dot_keys__pb2.AttachCertificateRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListContinuityStatements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/ListContinuityStatements',
+            hsmsigner_dot_v1_dot_keys__pb2.ListContinuityStatementsRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_keys__pb2.ListContinuityStatementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hsmsigner.v1.KeyService/WatchKeys',
+            hsmsigner_dot_v1_dot_keys__pb2.WatchKeysRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_keys__pb2.WatchKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,45 @@ class KeyServiceStub:
     """The keys over which the caller has any right, by name."""
     ListKeyVersions: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeyVersionsRequest, _keys_pb2.ListKeyVersionsResponse]
     """Versions of one key, oldest first."""
+    UpdateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _resources_pb2.Key]
+    """Sets the rotation policy. Needs the right `manage_key`."""
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _resources_pb2.Key]
+    """Makes the next version, publishes its public key, and lets it take over at once or at a time. Needs `rotate`.
+    A rotation that is under way already is FAILED_PRECONDITION, unless it is this request's own.
+    """
+    ActivateKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """One verb per change of state (SP 800-57 Part 1 section 7, AIP-216). Each needs the right `manage_key`, fails with
+    FAILED_PRECONDITION in any other state than those it names, with ABORTED for another `etag`, and is recorded.
+    PRE_ACTIVATION -> ACTIVE, and the version becomes the primary.
+    """
+    SuspendKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """ACTIVE -> SUSPENDED: signs nothing until resumed."""
+    ResumeKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """SUSPENDED -> ACTIVE."""
+    DeactivateKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """ACTIVE, SUSPENDED, PRE_ACTIVATION -> DEACTIVATED, for good; not the primary."""
+    MarkKeyVersionCompromised: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set."""
+    ScheduleDestroyKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ScheduleDestroyKeyVersionRequest, _resources_pb2.KeyVersion]
+    """DEACTIVATED, COMPROMISED, PRE_ACTIVATION -> DESTROY_SCHEDULED; not the primary."""
+    RestoreKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """DESTROY_SCHEDULED -> the state it was scheduled from (Cloud KMS restores to DISABLED; a version that could not sign
+    before cannot sign after).
+    """
+    DestroyKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
+    """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
+    AdoptKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.AdoptKeyVersionRequest, _resources_pb2.KeyVersion]
+    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+    CreateCertificateSigningRequest: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateCertificateSigningRequestRequest, _keys_pb2.CertificateSigningRequest]
+    """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
+    ACTIVE or PRE_ACTIVATION.
+    """
+    AttachCertificate: _grpc.UnaryUnaryMultiCallable[_keys_pb2.AttachCertificateRequest, _resources_pb2.KeyVersion]
+    """Attaches a certificate to the version whose public key it certifies. Needs `manage_key`."""
+    ListContinuityStatements: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListContinuityStatementsRequest, _keys_pb2.ListContinuityStatementsResponse]
+    """Continuity statements of a key, oldest first. Needs `get_public_key`."""
+    WatchKeys: _grpc.UnaryStreamMultiCallable[_keys_pb2.WatchKeysRequest, _keys_pb2.WatchKeysResponse]
+    """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -52,6 +91,45 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """The keys over which the caller has any right, by name."""
     ListKeyVersions: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeyVersionsRequest, _keys_pb2.ListKeyVersionsResponse]  # type: ignore[assignment]
     """Versions of one key, oldest first."""
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _resources_pb2.Key]  # type: ignore[assignment]
+    """Sets the rotation policy. Needs the right `manage_key`."""
+    RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _resources_pb2.Key]  # type: ignore[assignment]
+    """Makes the next version, publishes its public key, and lets it take over at once or at a time. Needs `rotate`.
+    A rotation that is under way already is FAILED_PRECONDITION, unless it is this request's own.
+    """
+    ActivateKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """One verb per change of state (SP 800-57 Part 1 section 7, AIP-216). Each needs the right `manage_key`, fails with
+    FAILED_PRECONDITION in any other state than those it names, with ABORTED for another `etag`, and is recorded.
+    PRE_ACTIVATION -> ACTIVE, and the version becomes the primary.
+    """
+    SuspendKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """ACTIVE -> SUSPENDED: signs nothing until resumed."""
+    ResumeKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """SUSPENDED -> ACTIVE."""
+    DeactivateKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """ACTIVE, SUSPENDED, PRE_ACTIVATION -> DEACTIVATED, for good; not the primary."""
+    MarkKeyVersionCompromised: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set."""
+    ScheduleDestroyKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ScheduleDestroyKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """DEACTIVATED, COMPROMISED, PRE_ACTIVATION -> DESTROY_SCHEDULED; not the primary."""
+    RestoreKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """DESTROY_SCHEDULED -> the state it was scheduled from (Cloud KMS restores to DISABLED; a version that could not sign
+    before cannot sign after).
+    """
+    DestroyKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
+    AdoptKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.AdoptKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+    CreateCertificateSigningRequest: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateCertificateSigningRequestRequest, _keys_pb2.CertificateSigningRequest]  # type: ignore[assignment]
+    """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
+    ACTIVE or PRE_ACTIVATION.
+    """
+    AttachCertificate: _aio.UnaryUnaryMultiCallable[_keys_pb2.AttachCertificateRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
+    """Attaches a certificate to the version whose public key it certifies. Needs `manage_key`."""
+    ListContinuityStatements: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListContinuityStatementsRequest, _keys_pb2.ListContinuityStatementsResponse]  # type: ignore[assignment]
+    """Continuity statements of a key, oldest first. Needs `get_public_key`."""
+    WatchKeys: _aio.UnaryStreamMultiCallable[_keys_pb2.WatchKeysRequest, _keys_pb2.WatchKeysResponse]  # type: ignore[assignment]
+    """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -85,5 +163,134 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ListKeyVersionsResponse, _abc.Awaitable[_keys_pb2.ListKeyVersionsResponse]]:
         """Versions of one key, oldest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _keys_pb2.UpdateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Key, _abc.Awaitable[_resources_pb2.Key]]:
+        """Sets the rotation policy. Needs the right `manage_key`."""
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _keys_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Key, _abc.Awaitable[_resources_pb2.Key]]:
+        """Makes the next version, publishes its public key, and lets it take over at once or at a time. Needs `rotate`.
+        A rotation that is under way already is FAILED_PRECONDITION, unless it is this request's own.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateKeyVersion(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """One verb per change of state (SP 800-57 Part 1 section 7, AIP-216). Each needs the right `manage_key`, fails with
+        FAILED_PRECONDITION in any other state than those it names, with ABORTED for another `etag`, and is recorded.
+        PRE_ACTIVATION -> ACTIVE, and the version becomes the primary.
+        """
+
+    @_abc_1.abstractmethod
+    def SuspendKeyVersion(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """ACTIVE -> SUSPENDED: signs nothing until resumed."""
+
+    @_abc_1.abstractmethod
+    def ResumeKeyVersion(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """SUSPENDED -> ACTIVE."""
+
+    @_abc_1.abstractmethod
+    def DeactivateKeyVersion(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """ACTIVE, SUSPENDED, PRE_ACTIVATION -> DEACTIVATED, for good; not the primary."""
+
+    @_abc_1.abstractmethod
+    def MarkKeyVersionCompromised(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set."""
+
+    @_abc_1.abstractmethod
+    def ScheduleDestroyKeyVersion(
+        self,
+        request: _keys_pb2.ScheduleDestroyKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """DEACTIVATED, COMPROMISED, PRE_ACTIVATION -> DESTROY_SCHEDULED; not the primary."""
+
+    @_abc_1.abstractmethod
+    def RestoreKeyVersion(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """DESTROY_SCHEDULED -> the state it was scheduled from (Cloud KMS restores to DISABLED; a version that could not sign
+        before cannot sign after).
+        """
+
+    @_abc_1.abstractmethod
+    def DestroyKeyVersion(
+        self,
+        request: _keys_pb2.ChangeKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
+
+    @_abc_1.abstractmethod
+    def AdoptKeyVersion(
+        self,
+        request: _keys_pb2.AdoptKeyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+
+    @_abc_1.abstractmethod
+    def CreateCertificateSigningRequest(
+        self,
+        request: _keys_pb2.CreateCertificateSigningRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.CertificateSigningRequest, _abc.Awaitable[_keys_pb2.CertificateSigningRequest]]:
+        """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
+        ACTIVE or PRE_ACTIVATION.
+        """
+
+    @_abc_1.abstractmethod
+    def AttachCertificate(
+        self,
+        request: _keys_pb2.AttachCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
+        """Attaches a certificate to the version whose public key it certifies. Needs `manage_key`."""
+
+    @_abc_1.abstractmethod
+    def ListContinuityStatements(
+        self,
+        request: _keys_pb2.ListContinuityStatementsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListContinuityStatementsResponse, _abc.Awaitable[_keys_pb2.ListContinuityStatementsResponse]]:
+        """Continuity statements of a key, oldest first. Needs `get_public_key`."""
+
+    @_abc_1.abstractmethod
+    def WatchKeys(
+        self,
+        request: _keys_pb2.WatchKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_keys_pb2.WatchKeysResponse], _abc.AsyncIterator[_keys_pb2.WatchKeysResponse]]:
+        """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

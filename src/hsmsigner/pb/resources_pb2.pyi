@@ -4,6 +4,7 @@ isort:skip_file
 Values that more than one service speaks of: algorithms, states, keys and their versions."""
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -144,6 +145,28 @@ PROTECTION_LEVEL_SOFTWARE_TOKEN: ProtectionLevel.ValueType  # 1
 PROTECTION_LEVEL_HARDWARE: ProtectionLevel.ValueType  # 2
 Global___ProtectionLevel: _TypeAlias = ProtectionLevel  # noqa: Y015
 
+class _KeyOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_ORIGIN_UNSPECIFIED: _KeyOrigin.ValueType  # 0
+    KEY_ORIGIN_GENERATED: _KeyOrigin.ValueType  # 1
+    """Generated on the token by this appliance."""
+    KEY_ORIGIN_ADOPTED: _KeyOrigin.ValueType  # 2
+    """Found on the token (made in a ceremony) and adopted by an operator."""
+
+class KeyOrigin(_KeyOrigin, metaclass=_KeyOriginEnumTypeWrapper):
+    """How a private key came to the token."""
+
+KEY_ORIGIN_UNSPECIFIED: KeyOrigin.ValueType  # 0
+KEY_ORIGIN_GENERATED: KeyOrigin.ValueType  # 1
+"""Generated on the token by this appliance."""
+KEY_ORIGIN_ADOPTED: KeyOrigin.ValueType  # 2
+"""Found on the token (made in a ceremony) and adopted by an operator."""
+Global___KeyOrigin: _TypeAlias = KeyOrigin  # noqa: Y015
+
 @_typing.final
 class KeyVersion(_message.Message):
     """One key pair on the token. The private half never leaves it."""
@@ -159,6 +182,13 @@ class KeyVersion(_message.Message):
     LOCAL_FIELD_NUMBER: _builtins.int
     ALWAYS_SENSITIVE_FIELD_NUMBER: _builtins.int
     NEVER_EXTRACTABLE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    DEACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    DESTROY_TIME_FIELD_NUMBER: _builtins.int
+    SIGNATURE_COUNT_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`keys/{key}/versions/{n}`; n counts from 1."""
     state: Global___KeyState.ValueType
@@ -172,8 +202,28 @@ class KeyVersion(_message.Message):
     """
     always_sensitive: _builtins.bool
     never_extractable: _builtins.bool
+    origin: Global___KeyOrigin.ValueType
+    """Where the private key came from; ADOPTED is said in every answer that names the version."""
+    signature_count: _builtins.int
+    """Signatures authorized with it so far."""
+    certificate_chain: _builtins.str
+    """The attached certificate chain, PEM, leaf first; empty without one."""
+    etag: _builtins.str
+    """Changes with every change of the version; send it back to change only what you saw (AIP-154)."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp:
+        """When it became (or, in the future, will become) ACTIVE; unset while that is open."""
+
+    @_builtins.property
+    def deactivate_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was (or will be) DEACTIVATED: rotated out, and the overlap is over."""
+
+    @_builtins.property
+    def destroy_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was (or, in DESTROY_SCHEDULED, will be) DESTROYED."""
+
     def __init__(
         self,
         *,
@@ -186,14 +236,73 @@ class KeyVersion(_message.Message):
         local: _builtins.bool = ...,
         always_sensitive: _builtins.bool = ...,
         never_extractable: _builtins.bool = ...,
+        origin: Global___KeyOrigin.ValueType = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
+        deactivate_time: _timestamp_pb2.Timestamp | None = ...,
+        destroy_time: _timestamp_pb2.Timestamp | None = ...,
+        signature_count: _builtins.int = ...,
+        certificate_chain: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "create_time", b"create_time", "deactivate_time", b"deactivate_time", "destroy_time", b"destroy_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "always_sensitive", b"always_sensitive", "cka_id", b"cka_id", "create_time", b"create_time", "local", b"local", "name", b"name", "never_extractable", b"never_extractable", "protection_level", b"protection_level", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "algorithm", b"algorithm", "always_sensitive", b"always_sensitive", "certificate_chain", b"certificate_chain", "cka_id", b"cka_id", "create_time", b"create_time", "deactivate_time", b"deactivate_time", "destroy_time", b"destroy_time", "etag", b"etag", "local", b"local", "name", b"name", "never_extractable", b"never_extractable", "origin", b"origin", "protection_level", b"protection_level", "signature_count", b"signature_count", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KeyVersion: _TypeAlias = KeyVersion  # noqa: Y015
+
+@_typing.final
+class RotationPolicy(_message.Message):
+    """When a key rotates by itself, and how verifiers learn of it in time. A field that is not set asks for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATION_PERIOD_FIELD_NUMBER: _builtins.int
+    MAX_SIGNATURES_FIELD_NUMBER: _builtins.int
+    BEFORE_CERTIFICATE_EXPIRY_FIELD_NUMBER: _builtins.int
+    PUBLISH_LEAD_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    DESTROY_AFTER_FIELD_NUMBER: _builtins.int
+    max_signatures: _builtins.int
+    """Or when it has authorized this many signatures; 0 for never."""
+    @_builtins.property
+    def rotation_period(self) -> _duration_pb2.Duration:
+        """The primary is rotated when it has been ACTIVE for this long; at least a minute."""
+
+    @_builtins.property
+    def before_certificate_expiry(self) -> _duration_pb2.Duration:
+        """Or this long before its attached certificate expires."""
+
+    @_builtins.property
+    def publish_lead(self) -> _duration_pb2.Duration:
+        """The next version's public key is published this long before it signs."""
+
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long the old version may still be named after that; then it is DEACTIVATED. Shorter than the period."""
+
+    @_builtins.property
+    def destroy_after(self) -> _duration_pb2.Duration:
+        """How long after that it is destroyed; unset means never."""
+
+    def __init__(
+        self,
+        *,
+        rotation_period: _duration_pb2.Duration | None = ...,
+        max_signatures: _builtins.int = ...,
+        before_certificate_expiry: _duration_pb2.Duration | None = ...,
+        publish_lead: _duration_pb2.Duration | None = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+        destroy_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before_certificate_expiry", b"before_certificate_expiry", "destroy_after", b"destroy_after", "overlap", b"overlap", "publish_lead", b"publish_lead", "rotation_period", b"rotation_period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_certificate_expiry", b"before_certificate_expiry", "destroy_after", b"destroy_after", "max_signatures", b"max_signatures", "overlap", b"overlap", "publish_lead", b"publish_lead", "rotation_period", b"rotation_period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotationPolicy: _TypeAlias = RotationPolicy  # noqa: Y015
 
 @_typing.final
 class Key(_message.Message):
@@ -205,14 +314,25 @@ class Key(_message.Message):
     ALGORITHM_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PRIMARY_FIELD_NUMBER: _builtins.int
+    ROTATION_POLICY_FIELD_NUMBER: _builtins.int
+    NEXT_ROTATION_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`keys/{key}`; the id has 1-63 characters of [a-z0-9-], begins with a letter and does not end with a hyphen."""
     algorithm: Global___SigningAlgorithm.ValueType
+    etag: _builtins.str
+    """Changes with every change of the key or of its versions."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def primary(self) -> Global___KeyVersion:
         """The version used when none is named."""
+
+    @_builtins.property
+    def rotation_policy(self) -> Global___RotationPolicy: ...
+    @_builtins.property
+    def next_rotation_time(self) -> _timestamp_pb2.Timestamp:
+        """When the next automatic rotation begins, as far as it is known now; unset without one."""
 
     def __init__(
         self,
@@ -221,14 +341,56 @@ class Key(_message.Message):
         algorithm: Global___SigningAlgorithm.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         primary: Global___KeyVersion | None = ...,
+        rotation_policy: Global___RotationPolicy | None = ...,
+        next_rotation_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "primary", b"primary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_rotation_time", b"next_rotation_time", "primary", b"primary", "rotation_policy", b"rotation_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "create_time", b"create_time", "name", b"name", "primary", b"primary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "create_time", b"create_time", "etag", b"etag", "name", b"name", "next_rotation_time", b"next_rotation_time", "primary", b"primary", "rotation_policy", b"rotation_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Key: _TypeAlias = Key  # noqa: Y015
+
+@_typing.final
+class ContinuityStatement(_message.Message):
+    """Two versions of one key vouch for each other, so that a verifier who trusts the old one learns to trust the new one
+    without asking anybody. Checked offline by `hsmsigner keys verify-continuity`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLD_VERSION_FIELD_NUMBER: _builtins.int
+    NEW_VERSION_FIELD_NUMBER: _builtins.int
+    SIGNED_BY_OLD_FIELD_NUMBER: _builtins.int
+    SIGNED_BY_NEW_FIELD_NUMBER: _builtins.int
+    old_version: _builtins.str
+    """`keys/{key}/versions/{n}`."""
+    new_version: _builtins.str
+    signed_by_old: _builtins.str
+    """JWS compact serialization (RFC 7515 section 7.1) by the old and by the new version over the same payload: a JSON
+    object with `type` "hsmsigner-continuity-v1", `key`, `old` and `new` (each `name`, `algorithm`, `public_key`:
+    SubjectPublicKeyInfo in base64url), `create_time` and `activate_time` (RFC 3339). The protected header is exactly
+    {"typ":"hsmsigner-continuity-v1","alg":...,"kid":NAME OF THE VERSION}, in this order: no caller gets a message signed
+    that begins so. `alg` is the JOSE name; ECDSA_SECP256K1_KECCAK256 has none and is written ES256K-KECCAK.
+    """
+    signed_by_new: _builtins.str
+    def __init__(
+        self,
+        *,
+        old_version: _builtins.str = ...,
+        new_version: _builtins.str = ...,
+        signed_by_old: _builtins.str = ...,
+        signed_by_new: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_version", b"new_version", "old_version", b"old_version", "signed_by_new", b"signed_by_new", "signed_by_old", b"signed_by_old"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContinuityStatement: _TypeAlias = ContinuityStatement  # noqa: Y015
 
 @_typing.final
 class PublicKey(_message.Message):
@@ -243,6 +405,10 @@ class PublicKey(_message.Message):
     DER_CRC32C_FIELD_NUMBER: _builtins.int
     PEM_FIELD_NUMBER: _builtins.int
     JWK_FIELD_NUMBER: _builtins.int
+    ACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    DEACTIVATE_TIME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`keys/{key}/versions/{n}`."""
     algorithm: Global___SigningAlgorithm.ValueType
@@ -254,7 +420,18 @@ class PublicKey(_message.Message):
     pem: _builtins.str
     """The same in PEM, RFC 7468 section 13."""
     jwk: _builtins.str
-    """The same as a JSON Web Key, RFC 7517, with `kid` = `name`, `alg` and `use`; empty where no JOSE name exists."""
+    """The same as a JSON Web Key, RFC 7517, with `kid` = `name`, `alg` and `use`; empty where no JOSE name exists. `nbf`
+    and `exp` (seconds since 1970) are the two times below, `x5c` the certificate chain, `state` and `origin` as here.
+    """
+    origin: Global___KeyOrigin.ValueType
+    certificate_chain: _builtins.str
+    """The attached certificate chain, PEM, leaf first; empty without one."""
+    @_builtins.property
+    def activate_time(self) -> _timestamp_pb2.Timestamp:
+        """As in KeyVersion: from when, and until when, a signature under this key is to be expected."""
+
+    @_builtins.property
+    def deactivate_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -265,10 +442,14 @@ class PublicKey(_message.Message):
         der_crc32c: _builtins.int = ...,
         pem: _builtins.str = ...,
         jwk: _builtins.str = ...,
+        activate_time: _timestamp_pb2.Timestamp | None = ...,
+        deactivate_time: _timestamp_pb2.Timestamp | None = ...,
+        origin: Global___KeyOrigin.ValueType = ...,
+        certificate_chain: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "deactivate_time", b"deactivate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "der", b"der", "der_crc32c", b"der_crc32c", "jwk", b"jwk", "name", b"name", "pem", b"pem", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activate_time", b"activate_time", "algorithm", b"algorithm", "certificate_chain", b"certificate_chain", "deactivate_time", b"deactivate_time", "der", b"der", "der_crc32c", b"der_crc32c", "jwk", b"jwk", "name", b"name", "origin", b"origin", "pem", b"pem", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

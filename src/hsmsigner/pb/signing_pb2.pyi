@@ -372,7 +372,9 @@ class ListPublicKeysResponse(_message.Message):
     JWKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     jwks: _builtins.str
-    """This page as a JWK Set, RFC 7517 section 5."""
+    """This page as a JWK Set, RFC 7517 section 5, without COMPROMISED versions: who does not know `state` must not
+    go on trusting them.
+    """
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property

@@ -67,6 +67,8 @@ class _CallFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallFault.V
     """The token failed; whether the call took effect is not known."""
     CALL_FAULT_BAD_CALL: _CallFault.ValueType  # 5
     """The frame was not understood."""
+    CALL_FAULT_KEY_REFUSED: _CallFault.ValueType  # 6
+    """The token has something with that CKA_ID that is not the pair meant, or refuses; nothing was changed."""
 
 class CallFault(_CallFault, metaclass=_CallFaultEnumTypeWrapper): ...
 
@@ -81,6 +83,8 @@ CALL_FAULT_TOKEN_FAILED: CallFault.ValueType  # 4
 """The token failed; whether the call took effect is not known."""
 CALL_FAULT_BAD_CALL: CallFault.ValueType  # 5
 """The frame was not understood."""
+CALL_FAULT_KEY_REFUSED: CallFault.ValueType  # 6
+"""The token has something with that CKA_ID that is not the pair meant, or refuses; nothing was changed."""
 Global___CallFault: _TypeAlias = CallFault  # noqa: Y015
 
 @_typing.final
@@ -92,21 +96,25 @@ class KeyReference(_message.Message):
     CKA_ID_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
+    ALLOW_UNPROTECTED_FIELD_NUMBER: _builtins.int
     cka_id: _builtins.bytes
     public_key: _builtins.bytes
     """SubjectPublicKeyInfo, DER; the signature must verify under it before it is answered."""
     algorithm: _builtins.str
     """Name in domain/algorithm.py, as in ECDSA_P256_SHA256."""
+    allow_unprotected: _builtins.bool
+    """Use it even if it is not SENSITIVE or is EXTRACTABLE: an operator adopted it so, and every answer says it."""
     def __init__(
         self,
         *,
         cka_id: _builtins.bytes = ...,
         public_key: _builtins.bytes = ...,
         algorithm: _builtins.str = ...,
+        allow_unprotected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "cka_id", b"cka_id", "public_key", b"public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "allow_unprotected", b"allow_unprotected", "cka_id", b"cka_id", "public_key", b"public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,21 +248,70 @@ class FindCall(_message.Message):
 
     CKA_ID_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
+    IS_UNSURE_FIELD_NUMBER: _builtins.int
     cka_id: _builtins.bytes
     algorithm: _builtins.str
+    is_unsure: _builtins.bool
+    """Answer NO_SUCH_KEY from what this process sees, however long ago it opened the token."""
     def __init__(
         self,
         *,
         cka_id: _builtins.bytes = ...,
         algorithm: _builtins.str = ...,
+        is_unsure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "cka_id", b"cka_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "cka_id", b"cka_id", "is_unsure", b"is_unsure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FindCall: _TypeAlias = FindCall  # noqa: Y015
+
+@_typing.final
+class DestroyCall(_message.Message):
+    """Destroys the pair that has both this CKA_ID and this public key. Private first: what is left halfway is harmless."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CKA_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    cka_id: _builtins.bytes
+    public_key: _builtins.bytes
+    """SubjectPublicKeyInfo, DER."""
+    algorithm: _builtins.str
+    def __init__(
+        self,
+        *,
+        cka_id: _builtins.bytes = ...,
+        public_key: _builtins.bytes = ...,
+        algorithm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "cka_id", b"cka_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyCall: _TypeAlias = DestroyCall  # noqa: Y015
+
+@_typing.final
+class DestroyAnswer(_message.Message):
+    """The pair is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyAnswer: _TypeAlias = DestroyAnswer  # noqa: Y015
 
 @_typing.final
 class KeyPair(_message.Message):
@@ -342,6 +399,7 @@ class WorkerCall(_message.Message):
     GENERATE_FIELD_NUMBER: _builtins.int
     FIND_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    DESTROY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the frontend; echoed."""
     @_builtins.property
@@ -352,6 +410,8 @@ class WorkerCall(_message.Message):
     def find(self) -> Global___FindCall: ...
     @_builtins.property
     def status(self) -> Global___StatusCall: ...
+    @_builtins.property
+    def destroy(self) -> Global___DestroyCall: ...
     def __init__(
         self,
         *,
@@ -360,12 +420,13 @@ class WorkerCall(_message.Message):
         generate: Global___GenerateCall | None = ...,
         find: Global___FindCall | None = ...,
         status: Global___StatusCall | None = ...,
+        destroy: Global___DestroyCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "find", b"find", "generate", b"generate", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destroy", b"destroy", "find", b"find", "generate", b"generate", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "find", b"find", "generate", b"generate", "id", b"id", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destroy", b"destroy", "find", b"find", "generate", b"generate", "id", b"id", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["sign", "generate", "find", "status"]  # noqa: Y015
+    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["sign", "generate", "find", "status", "destroy"]  # noqa: Y015
     _WhichOneofArgType_call: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_call) -> _WhichOneofReturnType_call | None: ...
 
@@ -380,6 +441,7 @@ class WorkerAnswer(_message.Message):
     KEY_PAIR_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    DESTROY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     @_builtins.property
     def sign(self) -> Global___SignAnswer: ...
@@ -389,6 +451,8 @@ class WorkerAnswer(_message.Message):
     def status(self) -> Global___StatusAnswer: ...
     @_builtins.property
     def error(self) -> Global___CallError: ...
+    @_builtins.property
+    def destroy(self) -> Global___DestroyAnswer: ...
     def __init__(
         self,
         *,
@@ -397,12 +461,13 @@ class WorkerAnswer(_message.Message):
         key_pair: Global___KeyPair | None = ...,
         status: Global___StatusAnswer | None = ...,
         error: Global___CallError | None = ...,
+        destroy: Global___DestroyAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "key_pair", b"key_pair", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "destroy", b"destroy", "error", b"error", "key_pair", b"key_pair", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "id", b"id", "key_pair", b"key_pair", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "destroy", b"destroy", "error", b"error", "id", b"id", "key_pair", b"key_pair", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["sign", "key_pair", "status", "error"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["sign", "key_pair", "status", "error", "destroy"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 

@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from hsmsigner.domain.algorithm import ALGORITHMS
+from hsmsigner.domain.algorithm import ALGORITHMS, SigningAlgorithm
 from hsmsigner.domain.instant import Instant
-from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.key import CkaId, Key, KeyName, KeyOrigin, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.rotation_policy import Rotation, RotationPolicy
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import PendingKey, RequestKey
+from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.rotations import load_under_way
 from hsmsigner.store.schema import key_versions as versions
 from hsmsigner.store.schema import keys
 
-_KEY = (keys.c.key_id, keys.c.algorithm, keys.c.create_time, keys.c.primary_number)
-_VERSION = (
-    versions.c.key_id,
-    versions.c.number,
-    versions.c.state,
-    versions.c.cka_id,
-    versions.c.public_key,
-    versions.c.create_time,
-    versions.c.local,
-    versions.c.always_sensitive,
-    versions.c.never_extractable,
+_KEYS = (
+    select(
+        keys.c.key_id,
+        keys.c.algorithm,
+        keys.c.create_time,
+        keys.c.primary_number,
+        keys.c.rotation_policy,
+        keys.c.revision,
+    )
+    .where(keys.c.primary_number.is_not(None))
+    .order_by(keys.c.key_id)
+)
+_VERSIONS = (
+    select(
+        versions.c.key_id,
+        versions.c.number,
+        versions.c.state,
+        versions.c.cka_id,
+        versions.c.public_key,
+        versions.c.create_time,
+        versions.c.local,
+        versions.c.always_sensitive,
+        versions.c.never_extractable,
+        versions.c.origin,
+        versions.c.allow_unprotected,
+        versions.c.activate_time,
+        versions.c.deactivate_time,
+        versions.c.destroy_time,
+        versions.c.scheduled_from,
+        versions.c.is_destroying,
+        versions.c.missing_time,
+        versions.c.certificate_chain,
+        versions.c.signature_count,
+        versions.c.revision,
+    )
+    .where(versions.c.public_key.is_not(None))
+    .order_by(versions.c.key_id, versions.c.number)
+)
+_COUNT = BulkStatement(
+    update(versions)
+    .where(versions.c.key_id == bindparam("of_key"), versions.c.number == bindparam("of_number"))
+    .values(signature_count=versions.c.signature_count + bindparam("more")),
+    ("more", "of_key", "of_number"),
 )
 
 
@@ -38,15 +76,28 @@ class SqlKeyTable:
 
     def load_all(self) -> list[Key]:
         by_key: dict[str, list[Any]] = defaultdict(list)
-        complete = select(*_VERSION).where(versions.c.public_key.is_not(None))
-        for row in self._connection.execute(complete.order_by(versions.c.key_id, versions.c.number)):
+        for row in self._connection.execute(_VERSIONS):
             by_key[row.key_id].append(row)
-        made = select(*_KEY).where(keys.c.primary_number.is_not(None)).order_by(keys.c.key_id)
-        return [_key(row, by_key[row.key_id]) for row in self._connection.execute(made)]
+        under_way = load_under_way(self._connection)
+        return [_key(row, by_key[row.key_id], under_way.get(row.key_id)) for row in self._connection.execute(_KEYS)]
+
+    def load(self, name: KeyName) -> Key | None:
+        row = self._connection.execute(_KEYS.where(keys.c.key_id == name.key_id)).one_or_none()
+        if row is None:
+            return None
+        found = self._connection.execute(_VERSIONS.where(versions.c.key_id == name.key_id)).all()
+        return _key(row, found, load_under_way(self._connection, name.key_id).get(name.key_id))
 
     def load_pending(self) -> list[PendingKey]:
         query = (
-            select(keys.c.key_id, keys.c.algorithm, keys.c.principal, keys.c.request_id, versions.c.cka_id)
+            select(
+                keys.c.key_id,
+                keys.c.algorithm,
+                keys.c.principal,
+                keys.c.request_id,
+                versions.c.cka_id,
+                versions.c.number,
+            )
             .join(versions, versions.c.key_id == keys.c.key_id)
             .where(versions.c.public_key.is_(None))
             .order_by(keys.c.key_id)
@@ -57,6 +108,7 @@ class SqlKeyTable:
                 ALGORITHMS[row.algorithm],
                 CkaId(row.cka_id),
                 RequestKey(row.principal, RequestId(row.request_id)),
+                row.number,
             )
             for row in self._connection.execute(query)
         ]
@@ -66,21 +118,27 @@ class SqlKeyTable:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else RequestKey(row.principal, RequestId(row.request_id))
 
+    def owner_of(self, cka_id: CkaId) -> VersionName | None:
+        query = select(versions.c.key_id, versions.c.number).where(versions.c.cka_id == cka_id)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else VersionName(KeyName(row.key_id), row.number)
+
     def insert_pending(self, pending: PendingKey, now: Instant) -> None:
-        self._connection.execute(
-            insert(keys).values(
-                key_id=pending.name.key_id,
-                algorithm=pending.algorithm.name,
-                create_time=now,
-                primary_number=None,
-                principal=pending.request.principal,
-                request_id=pending.request.request_id,
+        if pending.number == 1:
+            self._connection.execute(
+                insert(keys).values(
+                    key_id=pending.name.key_id,
+                    algorithm=pending.algorithm.name,
+                    create_time=now,
+                    primary_number=None,
+                    principal=pending.request.principal,
+                    request_id=pending.request.request_id,
+                )
             )
-        )
         self._connection.execute(
             insert(versions).values(
                 key_id=pending.name.key_id,
-                number=1,
+                number=pending.number,
                 cka_id=pending.cka_id,
                 state=KeyState.PRE_ACTIVATION.value,
                 create_time=now,
@@ -92,55 +150,142 @@ class SqlKeyTable:
         )
 
     def complete(self, version: KeyVersion) -> None:
-        key_id = version.name.key.key_id
         changed = self._connection.execute(
             update(versions)
-            .where(versions.c.key_id == key_id, versions.c.number == version.name.number)
-            .where(versions.c.public_key.is_(None))
+            .where(*_is(version.name), versions.c.public_key.is_(None))
             .values(
-                state=version.state.value,
                 public_key=version.public_key,
                 local=version.local,
                 always_sensitive=version.always_sensitive,
                 never_extractable=version.never_extractable,
+                origin=version.origin.value,
+                allow_unprotected=version.allow_unprotected,
+                **_mutable(version),
             )
         )
         if changed.rowcount != 1:
-            raise _settled_meanwhile(version.name.key)
-        self._connection.execute(update(keys).where(keys.c.key_id == key_id).values(primary_number=version.name.number))
+            raise _changed(f"{version.name} was completed or given up meanwhile")
+        if version.name.number == 1:
+            self._connection.execute(
+                update(keys).where(keys.c.key_id == version.name.key.key_id).values(primary_number=1)
+            )
+        else:
+            self._raise_key_revision(version.name.key)
 
-    def delete_pending(self, name: KeyName) -> None:
-        gone = self._connection.execute(
-            delete(versions).where(versions.c.key_id == name.key_id, versions.c.public_key.is_(None))
+    def save_version(self, version: KeyVersion) -> KeyVersion:
+        changed = self._connection.execute(
+            update(versions)
+            .where(*_is(version.name), versions.c.revision == version.revision)
+            .values(revision=version.revision + 1, **_mutable(version))
         )
+        if changed.rowcount != 1:
+            raise _changed(f"{version.name} was changed meanwhile; look at it and decide again")
+        self._raise_key_revision(version.name.key)
+        return replace(version, revision=version.revision + 1)
+
+    def save_key(self, key: Key) -> Key:
+        changed = self._connection.execute(
+            update(keys)
+            .where(keys.c.key_id == key.name.key_id, keys.c.revision == key.revision)
+            .values(
+                primary_number=key.primary_number,
+                rotation_policy=json.dumps(
+                    {name: value for name, value in asdict(key.rotation_policy).items() if value}
+                ),
+                revision=key.revision + 1,
+            )
+        )
+        if changed.rowcount != 1:
+            raise _changed(f"{key.name} was changed meanwhile; look at it and decide again")
+        return replace(key, revision=key.revision + 1)
+
+    def delete_pending(self, version: VersionName) -> None:
+        gone = self._connection.execute(delete(versions).where(*_is(version), versions.c.public_key.is_(None)))
         if gone.rowcount != 1:
-            raise _settled_meanwhile(name)
-        self._connection.execute(delete(keys).where(keys.c.key_id == name.key_id, keys.c.primary_number.is_(None)))
+            raise _changed(f"{version} was completed or given up meanwhile")
+        if version.number == 1:
+            of_key = keys.c.key_id == version.key.key_id
+            self._connection.execute(delete(keys).where(of_key, keys.c.primary_number.is_(None)))
+
+    def count_signatures(self, counts: Mapping[VersionName, int]) -> None:
+        if counts:
+            rows = [(more, name.key.key_id, name.number) for name, more in counts.items()]
+            _COUNT.run(self._connection, rows)
+
+    def signature_counts(self) -> dict[VersionName, int]:
+        query = (
+            select(versions.c.key_id, versions.c.number, versions.c.signature_count)
+            .join(keys, keys.c.key_id == versions.c.key_id)
+            .where(versions.c.number == keys.c.primary_number, keys.c.rotation_policy.contains("max_signatures"))
+        )
+        return {
+            VersionName(KeyName(key_id), number): count for key_id, number, count in self._connection.execute(query)
+        }
+
+    def _raise_key_revision(self, name: KeyName) -> None:
+        self._connection.execute(update(keys).where(keys.c.key_id == name.key_id).values(revision=keys.c.revision + 1))
 
 
-def _settled_meanwhile(name: KeyName) -> SignerError:
-    return SignerError(Reason.KEY_EXISTS, f"{name} was completed or given up meanwhile")
+def read_signature_counts(connection: Connection, name: KeyName) -> dict[int, int]:
+    """Signatures authorized so far, by version number of one key."""
+    query = select(versions.c.number, versions.c.signature_count).where(versions.c.key_id == name.key_id)
+    return {number: count for number, count in connection.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
-def _key(row: Any, version_rows: list[Any]) -> Key:
+def _is(name: VersionName) -> tuple[Any, ...]:
+    return versions.c.key_id == name.key.key_id, versions.c.number == name.number
+
+
+def _changed(message: str) -> SignerError:
+    return SignerError(Reason.ETAG_MISMATCH, message)
+
+
+def _mutable(version: KeyVersion) -> dict[str, object]:
+    return {
+        "state": version.state.value,
+        "activate_time": version.activate_time,
+        "deactivate_time": version.deactivate_time,
+        "destroy_time": version.destroy_time,
+        "scheduled_from": None if version.scheduled_from is None else version.scheduled_from.value,
+        "is_destroying": version.is_destroying,
+        "missing_time": version.missing_time,
+        "certificate_chain": version.certificate_chain,
+    }
+
+
+def _key(row: Any, version_rows: Iterable[Any], rotation: Rotation | None) -> Key:
     name, algorithm = KeyName(row.key_id), ALGORITHMS[row.algorithm]
     return Key(
         name,
         algorithm,
         Instant(row.create_time),
         row.primary_number,
-        tuple(
-            KeyVersion(
-                VersionName(name, version.number),
-                algorithm,
-                KeyState(version.state),
-                CkaId(version.cka_id),
-                version.public_key,
-                Instant(version.create_time),
-                version.local,
-                version.always_sensitive,
-                version.never_extractable,
-            )
-            for version in version_rows
-        ),
+        tuple(_version(version, name, algorithm) for version in version_rows),
+        RotationPolicy(**json.loads(row.rotation_policy)),
+        rotation,
+        row.revision,
+    )
+
+
+def _version(row: Any, name: KeyName, algorithm: SigningAlgorithm) -> KeyVersion:
+    # By position, in the order of _VERSIONS and of KeyVersion: this runs for every version at every change of epoch.
+    _, number, state, cka_id, public_key, create_time, local, sensitive, unextractable, origin, *rest = row
+    allow_unprotected, activate_time, deactivate_time, destroy_time, scheduled_from, *others = rest
+    return KeyVersion(
+        VersionName(name, number),
+        algorithm,
+        KeyState(state),
+        CkaId(cka_id),
+        public_key,
+        Instant(create_time),
+        local,
+        sensitive,
+        unextractable,
+        KeyOrigin(origin),
+        allow_unprotected,
+        activate_time,
+        deactivate_time,
+        destroy_time,
+        None if scheduled_from is None else KeyState(scheduled_from),
+        *others,
     )

@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
 )
 
 metadata = MetaData()
@@ -61,6 +62,9 @@ keys = Table(
     Column("primary_number", Integer),
     Column("principal", String(512), nullable=False),
     Column("request_id", String(36), nullable=False),
+    # The fields of RotationPolicy that are not 0, as JSON.
+    Column("rotation_policy", String, nullable=False, server_default="{}"),
+    Column("revision", Integer, nullable=False, server_default="1"),
 )
 
 key_versions = Table(
@@ -76,6 +80,65 @@ key_versions = Table(
     Column("local", Boolean, nullable=False),
     Column("always_sensitive", Boolean, nullable=False),
     Column("never_extractable", Boolean, nullable=False),
+    Column("origin", String(16), nullable=False, server_default="GENERATED"),
+    Column("allow_unprotected", Boolean, nullable=False, server_default=false()),
+    Column("activate_time", BigInteger),
+    Column("deactivate_time", BigInteger),
+    Column("destroy_time", BigInteger),
+    Column("scheduled_from", String(32)),
+    Column("is_destroying", Boolean, nullable=False, server_default=false()),
+    Column("missing_time", BigInteger),
+    Column("certificate_chain", String, nullable=False, server_default=""),
+    Column("signature_count", BigInteger, nullable=False, server_default="0"),
+    Column("revision", Integer, nullable=False, server_default="1"),
+)
+
+rotations = Table(
+    "rotations",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    Column("key_id", String(63), ForeignKey("keys.key_id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("principal", String(512), nullable=False),
+    Column("request_id", String(36), nullable=False),
+    Column("reason", String(1000), nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("activate_time", BigInteger, nullable=False),
+    Column("publish_lead_us", BigInteger, nullable=False),
+    Column("overlap_us", BigInteger, nullable=False),
+    Column("continuity_time", BigInteger),
+    Column("is_vouched", Boolean, nullable=False),
+    # NULL while it is under way.
+    Column("finish_time", BigInteger),
+    Column("failure", String(200), nullable=False),
+)
+
+# Two rotations of one key at once are a fault that the database itself refuses.
+Index(
+    "rotations_under_way",
+    rotations.c.key_id,
+    unique=True,
+    sqlite_where=rotations.c.finish_time.is_(None),
+    postgresql_where=rotations.c.finish_time.is_(None),
+)
+
+continuity_statements = Table(
+    "continuity_statements",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=False),
+    Column("key_id", String(63), ForeignKey("keys.key_id"), nullable=False, index=True),
+    Column("old_number", Integer, nullable=False),
+    Column("new_number", Integer, nullable=False),
+    Column("signed_by_old", String, nullable=False),
+    Column("signed_by_new", String, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("expire_time", BigInteger, nullable=False),
 )
 
 quota_usage = Table(

@@ -19,14 +19,16 @@ from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, m
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.instant import Instant, format_instant
+from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry, encode_record
 from hsmsigner.errors import cannot_record
 from hsmsigner.operations.ports import LogPage
 from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.engine import migrate, open_reader, open_writer
-from hsmsigner.store.keys import SqlKeyTable
+from hsmsigner.store.keys import SqlKeyTable, read_signature_counts
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
+from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
@@ -63,6 +65,9 @@ class SqlTransaction:
         self.requests = SqlRequestTable(connection)
         self.usage = SqlUsageTable(connection)
         self.keys = SqlKeyTable(connection)
+        self.rotations = SqlRotationTable(connection)
+        self.continuity = SqlContinuityTable(connection)
+        self.leases = SqlLeaseTable(connection)
         self.policies = SqlPolicyTable(connection)
         row = connection.execute(_STATE).one()
         self.epoch: int = row.epoch
@@ -149,6 +154,18 @@ class SqlStore:
     async def read_log(self, start: int, limit: int) -> LogPage:
         try:
             return await self._run_in(self._read_thread, lambda: self._read_page(start, limit))
+        except SQLAlchemyError as error:
+            raise cannot_record() from error
+
+    async def read_signature_counts(self, name: KeyName) -> dict[int, int]:
+        def read() -> dict[int, int]:
+            if self._reader is None:
+                raise cannot_record()
+            with self._reader.begin() as connection:
+                return read_signature_counts(connection, name)
+
+        try:
+            return await self._run_in(self._read_thread, read)
         except SQLAlchemyError as error:
             raise cannot_record() from error
 

@@ -27,7 +27,9 @@ class SignBatch:
     """Collects the pieces' outcomes; `finish` gets them all, in order, from the thread that was last."""
 
     def __init__(self, call: pb.SignCall, health: Health, finish: Callable[[list[pb.SignOutcome]], None]) -> None:
-        self._keys = [KeyIdentity(key.cka_id, key.public_key, key.algorithm) for key in call.keys]
+        self._keys = [
+            KeyIdentity(key.cka_id, key.public_key, key.algorithm, key.allow_unprotected) for key in call.keys
+        ]
         self._items = call.items
         self._health = health
         self._finish = finish

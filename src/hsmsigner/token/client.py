@@ -113,14 +113,27 @@ class TokenClient:
             )
         raise _unavailable("generating the key", answer.error.cause)
 
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:
-        """See `operations.ports.Token.find`. A worker that cannot be sure ends; then the fresh one is asked."""
+    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm, *, is_sure: bool = True) -> TokenKeyPair | None:
+        """See `operations.ports.Token.find`."""
+        find = pb.FindCall(cka_id=cka_id, algorithm=algorithm.name, is_unsure=not is_sure)
+        answer = await self._ask_surely(pb.WorkerCall(find=find), "looking the key up")
+        return _key_pair(answer.key_pair) if answer.WhichOneof("answer") == "key_pair" else None
+
+    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:
+        """See `operations.ports.Token.destroy`."""
+        destroy = pb.DestroyCall(cka_id=cka_id, public_key=public_key, algorithm=algorithm.name)
+        await self._ask_surely(pb.WorkerCall(destroy=destroy), "destroying the key")
+
+    async def _ask_surely(self, call: pb.WorkerCall, doing: str) -> pb.WorkerAnswer:
+        """Ask what only a freshly opened token can deny; a worker that cannot be sure ends, and the next one is asked.
+
+        Returns an answer, or the error NO_SUCH_KEY.
+        """
         cause = ""
         for _ in range(_FIND_TRIES):
             try:
                 async with asyncio.timeout(self._deadline_s):
                     await self.wait_connected()
-                call = pb.WorkerCall(find=pb.FindCall(cka_id=cka_id, algorithm=algorithm.name))
                 answer = await self._call(call)
             except TimeoutError:
                 cause = "no worker came"
@@ -128,15 +141,17 @@ class TokenClient:
             except (_NotSentError, _NoAnswerError) as error:
                 cause = str(error)
                 continue
-            if answer.WhichOneof("answer") == "key_pair":
-                return _key_pair(answer.key_pair)
+            if answer.WhichOneof("answer") != "error" or answer.error.fault == pb.CALL_FAULT_NO_SUCH_KEY:
+                return answer
             cause = answer.error.cause
-            if answer.error.fault == pb.CALL_FAULT_NO_SUCH_KEY:
-                return None
+            if answer.error.fault == pb.CALL_FAULT_KEY_REFUSED:
+                _LOGGER.warning("the token refused %s: %s", doing, cause)
+                message = "what the token has with that CKA_ID is not the key pair that is meant, or it refuses"
+                raise SignerError(Reason.TOKEN_REFUSED, message)
             if answer.error.fault != pb.CALL_FAULT_TOKEN_FAILED:
                 break
             await self._until_replaced()
-        raise _unavailable("looking the key up", cause)
+        raise _unavailable(doing, cause)
 
     async def status(self) -> TokenStatus:
         """See `operations.ports.Token.status`."""
@@ -244,14 +259,19 @@ class _ClientConnection(FrameConnection):
 
 def _fill_sign_call(call: pb.SignCall, tasks: Sequence[SignTask]) -> None:
     """Name each key once; batches mostly use few keys."""
-    indexes: dict[tuple[bytes, bytes, str], int] = {}
+    indexes: dict[tuple[bytes, bytes, str, bool], int] = {}
     items = call.items
     for task in tasks:
-        identity = (task.cka_id, task.public_key, task.algorithm.name)
+        identity = (task.cka_id, task.public_key, task.algorithm.name, task.allow_unprotected)
         index = indexes.get(identity)
         if index is None:
             index = indexes[identity] = len(indexes)
-            call.keys.add(cka_id=task.cka_id, public_key=task.public_key, algorithm=task.algorithm.name)
+            call.keys.add(
+                cka_id=task.cka_id,
+                public_key=task.public_key,
+                algorithm=task.algorithm.name,
+                allow_unprotected=task.allow_unprotected,
+            )
         items.add(key=index, data=task.data)
 
 

@@ -30,6 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 # How tokens say that they do not know an attribute of a template.
 _TEMPLATE_FAULTS = (AttributeTypeInvalid, AttributeValueInvalid, TemplateInconsistent)
 _CKR_CURVE_NOT_SUPPORTED = "0x140"
+_CKR_ACTION_PROHIBITED = "0x1b"
 
 
 class AlgorithmUnsupportedError(Exception):
@@ -89,6 +90,32 @@ class TokenKeys:
             return _described(publics[0], privates[0], row)
         except PKCS11Error as error:
             raise TokenError.from_binding("C_GetAttributeValue", error) from error
+
+    def destroy(self, session: TokenSession, cka_id: bytes, public_key: bytes, row: TokenMechanism) -> None:
+        """Destroy the pair with this CKA_ID and public key (SubjectPublicKeyInfo, DER), the private key first.
+
+        Raises:
+            KeyMissingError: the token shows nothing with that CKA_ID.
+            KeyRefusedError: it shows something else too, or instead; or it refuses. Nothing was changed.
+            TokenError: the token could not be asked, or stopped halfway.
+        """
+        with self._writing:
+            privates = session.find(ObjectClass.PRIVATE_KEY, cka_id)
+            publics = session.find(ObjectClass.PUBLIC_KEY, cka_id)
+            if not privates and not publics:
+                raise KeyMissingError(f"the token shows nothing with CKA_ID {cka_id.hex()}")
+            # Without its public half a private key could be anybody's: we always destroy the private one first.
+            if len(privates) > 1 or len(publics) != 1:
+                raise KeyRefusedError(f"what has CKA_ID {cka_id.hex()} is not one key pair")
+            try:
+                if public_key_info(publics[0], row) != public_key:
+                    raise KeyRefusedError("the public key on the token is not the expected one")
+                for found in (*privates, *publics):
+                    found.destroy()
+            except PKCS11Error as error:
+                if _CKR_ACTION_PROHIBITED in str(error):
+                    raise KeyRefusedError("the token does not let the key be destroyed (CKA_DESTROYABLE)") from error
+                raise TokenError.from_binding("C_DestroyObject", error) from error
 
 
 def _generate(session: TokenSession, cka_id: bytes, label: str, row: TokenMechanism) -> tuple[Object, Object]:

@@ -49,6 +49,8 @@ class TokenService:
             self._pool.submit(self._job(call, reply, self._generate, GENERATE_S))
         elif kind == "find":
             self._pool.submit(self._job(call, reply, self._find))
+        elif kind == "destroy":
+            self._pool.submit(self._job(call, reply, self._destroy))
         elif kind == "status":
             self._pool.submit(self._job(call, reply, self._status))
         else:
@@ -108,13 +110,29 @@ class TokenService:
         try:
             return _pair(call, self._keys.describe(session, cka_id, row))
         except KeyRefusedError as error:
-            return _error(call, pb.CALL_FAULT_BAD_CALL, str(error))
+            return _error(call, pb.CALL_FAULT_KEY_REFUSED, str(error))
         except KeyMissingError as error:
-            session.check_alive()
-            if self._health.is_fresh:
-                return _error(call, pb.CALL_FAULT_NO_SUCH_KEY, str(error))
-            self._health.give_up(f"{error}; only a fresh process can tell")
-            return _error(call, pb.CALL_FAULT_TOKEN_FAILED, f"{error}; ask again")
+            return self._missing(call, session, str(error), is_sure=not call.find.is_unsure)
+
+    def _destroy(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
+        wanted = call.destroy
+        row = MECHANISMS.get(wanted.algorithm)
+        if row is None or not wanted.cka_id or not wanted.public_key:
+            return _error(call, pb.CALL_FAULT_BAD_CALL, "CKA_ID, public key or algorithm is not valid")
+        try:
+            self._keys.destroy(session, wanted.cka_id, wanted.public_key, row)
+        except KeyRefusedError as error:
+            return _error(call, pb.CALL_FAULT_KEY_REFUSED, str(error))
+        except KeyMissingError as error:
+            return self._missing(call, session, str(error), is_sure=True)
+        return pb.WorkerAnswer(id=call.id, destroy=pb.DestroyAnswer())
+
+    def _missing(self, call: pb.WorkerCall, session: TokenSession, cause: str, *, is_sure: bool) -> pb.WorkerAnswer:
+        session.check_alive()
+        if self._health.is_fresh or not is_sure:
+            return _error(call, pb.CALL_FAULT_NO_SUCH_KEY, cause)
+        self._health.give_up(f"{cause}; only a fresh process can tell")
+        return _error(call, pb.CALL_FAULT_TOKEN_FAILED, f"{cause}; ask again")
 
     def _status(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
         session.check_alive()

@@ -24,11 +24,12 @@ _CACHED_KEYS = 10_000
 
 
 class KeyIdentity(NamedTuple):
-    """What a key is found by: all three must fit. `public_key` is SubjectPublicKeyInfo in DER."""
+    """What a key is found by: the first three must fit. `public_key` is SubjectPublicKeyInfo in DER."""
 
     cka_id: bytes
     public_key: bytes
     algorithm: str
+    allow_unprotected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class TokenSession:
             public = self._only(ObjectClass.PUBLIC_KEY, identity.cka_id)
             if public_key_info(public, row) != identity.public_key:
                 raise KeyRefusedError("the public key on the token is not the expected one")
-            _check_protected(private, row)
+            _check_usable(private, row, allow_unprotected=identity.allow_unprotected)
         except PKCS11Error as error:
             raise TokenError.from_binding("C_GetAttributeValue", error) from error
         return UsableKey(int(private.handle or 0), row, verify)
@@ -161,10 +162,10 @@ class TokenSession:
         return sign_one
 
 
-def _check_protected(private: Object, row: TokenMechanism) -> None:
+def _check_usable(private: Object, row: TokenMechanism, *, allow_unprotected: bool) -> None:
     if private[Attribute.KEY_TYPE] != row.key_type:
         raise KeyRefusedError(f"the private key on the token is not of the type that {row.algorithm.name} uses")
-    if not private[Attribute.SENSITIVE] or private[Attribute.EXTRACTABLE]:
+    if not allow_unprotected and (not private[Attribute.SENSITIVE] or private[Attribute.EXTRACTABLE]):
         raise KeyRefusedError("the private key is not SENSITIVE or is EXTRACTABLE; it could leave the token (P1)")
     try:
         is_guarded = bool(private[Attribute.ALWAYS_AUTHENTICATE])

@@ -1,12 +1,17 @@
 """What the use cases need from the outside, as Protocols that state their guarantees."""
 
-from hsmsigner.operations.ports.store import (
+from hsmsigner.operations.ports.keys import (
+    ContinuityTable,
     KeyTable,
-    LogPage,
+    LeaseTable,
     PendingKey,
+    RequestKey,
+    RotationTable,
+)
+from hsmsigner.operations.ports.store import (
+    LogPage,
     PolicyRevision,
     PolicyTable,
-    RequestKey,
     RequestState,
     RequestTable,
     Store,
@@ -17,7 +22,9 @@ from hsmsigner.operations.ports.store import (
 from hsmsigner.operations.ports.token import SignOutcome, SignStatus, SignTask, Token, TokenKeyPair, TokenStatus
 
 __all__ = [
+    "ContinuityTable",
     "KeyTable",
+    "LeaseTable",
     "LogPage",
     "PendingKey",
     "PolicyRevision",
@@ -25,6 +32,7 @@ __all__ = [
     "RequestKey",
     "RequestState",
     "RequestTable",
+    "RotationTable",
     "SignOutcome",
     "SignStatus",
     "SignTask",

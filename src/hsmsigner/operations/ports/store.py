@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Protocol
 
-from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import Instant
-from hsmsigner.domain.key import CkaId, Key, KeyName, KeyVersion
+from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.domain.record import Entry
-from hsmsigner.domain.signing import RequestId
+from hsmsigner.operations.ports.keys import ContinuityTable, KeyTable, LeaseTable, RequestKey, RotationTable
 
 
 @unique
@@ -24,14 +23,6 @@ class RequestState(Enum):
     COMPLETED = "COMPLETED"  # the signature is stored and may be released again and again
     INTERRUPTED = "INTERRUPTED"  # debited; nobody knows whether a signature exists, none was released
     FAILED = "FAILED"  # debited; the token refused, or answered with something that does not verify
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a request one request: its id, within its principal."""
-
-    principal: str
-    request_id: RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +42,6 @@ class StoredRequest:
     expire_time: Instant
     completed_sequence: int = 0
     signature: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingKey:
-    """A key whose making was recorded and whose pair may or may not be on the token yet."""
-
-    name: KeyName
-    algorithm: SigningAlgorithm
-    cka_id: CkaId
-    request: RequestKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,42 +96,6 @@ class UsageTable(Protocol):
         ...
 
 
-class KeyTable(Protocol):
-    """Keys and their versions. Nothing here ever removes a key because the token lacks it."""
-
-    def load_all(self) -> list[Key]:
-        """All keys that are complete, by name."""
-        ...
-
-    def load_pending(self) -> list[PendingKey]:
-        """Keys whose making was begun and not finished."""
-        ...
-
-    def request_for(self, name: KeyName) -> RequestKey | None:
-        """Which request made (or is making) the key of this name."""
-        ...
-
-    def insert_pending(self, pending: PendingKey, now: Instant) -> None:
-        """Reserve a name and a CKA_ID."""
-        ...
-
-    def complete(self, version: KeyVersion) -> None:
-        """Turn a pending key into a key with its first version.
-
-        Raises:
-            SignerError: KEY_EXISTS when it is not pending any more; then nothing may be recorded either.
-        """
-        ...
-
-    def delete_pending(self, name: KeyName) -> None:
-        """Free a name whose pair provably is not on the token.
-
-        Raises:
-            SignerError: KEY_EXISTS when it is not pending any more.
-        """
-        ...
-
-
 class PolicyTable(Protocol):
     """Policy revisions; never changed once written."""
 
@@ -189,6 +134,21 @@ class Transaction(Protocol):
     @property
     def keys(self) -> KeyTable:
         """Keys and versions."""
+        ...
+
+    @property
+    def rotations(self) -> RotationTable:
+        """Rotations, begun and finished."""
+        ...
+
+    @property
+    def continuity(self) -> ContinuityTable:
+        """Continuity statements."""
+        ...
+
+    @property
+    def leases(self) -> LeaseTable:
+        """Work that one frontend does for all."""
         ...
 
     @property
@@ -231,6 +191,10 @@ class Store(Protocol):
 
     async def reopen(self) -> None:
         """Drop the connection and open the store anew, checking the log's end against its tree."""
+        ...
+
+    async def read_signature_counts(self, name: KeyName) -> dict[int, int]:
+        """Signatures authorized so far, by version number of one key; does not wait for writers."""
         ...
 
     async def read_log(self, start: int, limit: int) -> LogPage:

@@ -24,12 +24,16 @@ class SignStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SignTask:
-    """One item for the token: `data` is the digest, or the message for EdDSA."""
+    """One item for the token: `data` is the digest, or the message for EdDSA.
+
+    A key that is not SENSITIVE or is EXTRACTABLE is used only with `allow_unprotected`, said when it was adopted (P1).
+    """
 
     cka_id: CkaId
     public_key: bytes  # SubjectPublicKeyInfo, DER
     algorithm: SigningAlgorithm
     data: bytes
+    allow_unprotected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,24 @@ class Token(Protocol):
         """
         ...
 
-    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> TokenKeyPair | None:
+    async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm, *, is_sure: bool = True) -> TokenKeyPair | None:
         """Look a key pair up; None only when a freshly opened token has none.
 
+        Opening the token afresh interrupts signing for a moment. Without `is_sure`, None means that the token does not
+        show it now.
+
         Raises:
-            SignerError: TOKEN_UNAVAILABLE when the token cannot be asked.
+            SignerError: TOKEN_UNAVAILABLE when the token cannot be asked, TOKEN_REFUSED when what it has with that
+                CKA_ID is no key pair of this algorithm.
+        """
+        ...
+
+    async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:
+        """Destroy the pair with this CKA_ID and public key; on return a freshly opened token would not have it.
+
+        Raises:
+            SignerError: TOKEN_UNAVAILABLE, the pair may or may not be there; TOKEN_REFUSED, it is there, or another
+                one with its CKA_ID.
         """
         ...
 

@@ -1,0 +1,28 @@
+"""Having the token make the pair of a reservation, whatever became of earlier tries."""
+
+from __future__ import annotations
+
+import secrets
+
+from hsmsigner.domain.key import CkaId
+from hsmsigner.operations.ports import PendingKey, Token, TokenKeyPair
+
+# CKA_ID is random: not derived from the key, not counted, so two appliances on one device never meet. 16 bytes fit
+# every device but YubiHSM2, whose library maps longer ones by itself (facts: yubihsm-shell#345).
+CKA_ID_BYTES = 16
+
+
+def fresh_cka_id() -> CkaId:
+    """A CKA_ID that nobody has."""
+    return CkaId(secrets.token_bytes(CKA_ID_BYTES))
+
+
+async def make_pair(token: Token, pending: PendingKey, *, is_new: bool) -> TokenKeyPair:
+    """Generate the pair, or find the one that an earlier try left. A new reservation cannot have any.
+
+    Raises:
+        SignerError: TOKEN_UNAVAILABLE, the pair may exist; other reasons, it does not.
+    """
+    # Looking for what is not there makes the token be opened afresh, which interrupts all signing for a moment.
+    pair = None if is_new else await token.find(pending.cka_id, pending.algorithm)
+    return pair or await token.generate(pending.cka_id, str(pending.version), pending.algorithm)

@@ -1,0 +1,123 @@
+"""Continuity: before a new version takes over, it and the old one sign each other (domain/continuity.py).
+
+That use of both keys is recorded before it happens, like every other (P2); the signatures are made by the token and
+verified by its worker. Where the old version cannot vouch, the record says why, and the rotation goes on: an emergency
+must not wait for a key that is lost or no longer trusted. It also is the new version's trial: one that cannot sign
+never takes over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from hsmsigner.domain.continuity import ContinuityPlan, ContinuityStatement, plan_continuity
+from hsmsigner.domain.key import Key, KeyState, KeyVersion
+from hsmsigner.domain.rotation_policy import Rotation
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.jobs import sign_task
+from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
+from hsmsigner.operations.ports import SignOutcome, SignStatus, Token
+
+_FINAL = (SignStatus.REFUSED, SignStatus.WRONG_SIGNATURE)
+
+
+class VersionUnfitError(Exception):
+    """The new version cannot sign; the text says what the token said."""
+
+
+async def vouch(changes: KeyChanges, token: Token, key: Key, rotation: Rotation, cause: Cause) -> None:
+    """Have old and new sign each other, or settle that they will not.
+
+    Raises:
+        VersionUnfitError: the new version cannot sign.
+        SignerError: TOKEN_UNAVAILABLE, try again later; ETAG_MISMATCH, the key was changed meanwhile.
+    """
+    async with changes.begin() as change:
+        plan = _authorize(change, key, rotation, cause)
+    if plan is None:
+        return
+    old, new = _both(key, rotation)
+    by_old, by_new = await token.sign(
+        [sign_task(version, plan.to_be_signed(version)) for version in (old, new)],
+    )
+    if by_new.status in _FINAL or await _is_gone(token, new, by_new):
+        raise VersionUnfitError(f"{new.name} cannot sign: {by_new.cause}")
+    if by_old.status is SignStatus.SIGNED and by_new.status is SignStatus.SIGNED:
+        async with changes.begin() as change:
+            _store(change, plan.finish(by_old.signature, by_new.signature), rotation, cause)
+        return
+    obstacle = await _obstacle(token, old, by_old)
+    if obstacle is None:
+        message = "the token could not sign the continuity statement; the rotation goes on by itself"
+        raise SignerError(Reason.TOKEN_UNAVAILABLE, message, retry_after_s=1.0)
+    async with changes.begin() as change:
+        _settle_without(change, key, rotation, cause, obstacle)
+
+
+def _authorize(change: Change, key: Key, rotation: Rotation, cause: Cause) -> ContinuityPlan | None:
+    """Record that both are about to sign; None when the old one must not."""
+    old, new = _both(*change.under_way(rotation, key.name))
+    if (old.name, old.revision) != (key.primary.name, key.primary.revision):
+        raise SignerError(Reason.ETAG_MISMATCH, f"{old.name} was changed meanwhile; look at it again")
+    if old.state is not KeyState.ACTIVE:
+        _settle_without(change, key, rotation, cause, f"the old version is {old.state.value}")
+        return None
+    time = rotation.continuity_time
+    if time is None:
+        time = change.now
+        change.transaction.rotations.save(replace(rotation, continuity_time=time))
+        change.record("key.continuity_authorized", new.name, cause, old_version=str(old.name))
+    return plan_continuity(old, new, time, rotation.activate_time)
+
+
+def _store(change: Change, statement: ContinuityStatement, rotation: Rotation, cause: Cause) -> None:
+    _, stored = change.under_way(rotation, statement.new_version.key)
+    change.transaction.rotations.save(replace(stored, is_vouched=True))
+    change.transaction.continuity.insert(statement, change.next_sequence)
+    change.record(
+        "key.continuity",
+        statement.new_version,
+        cause,
+        old_version=str(statement.old_version),
+        signed_by_old_sha256=hashlib.sha256(statement.signed_by_old.encode()).hexdigest(),
+        signed_by_new_sha256=hashlib.sha256(statement.signed_by_new.encode()).hexdigest(),
+    )
+
+
+def _settle_without(change: Change, key: Key, rotation: Rotation, cause: Cause, obstacle: str) -> None:
+    stored, rotation = change.under_way(rotation, key.name)
+    old, new = _both(stored, rotation)
+    change.transaction.rotations.save(replace(rotation, is_vouched=True))
+    change.record("key.continuity_missing", new.name, cause, old_version=str(old.name), obstacle=obstacle)
+
+
+async def _is_gone(token: Token, version: KeyVersion, outcome: SignOutcome) -> bool:
+    return outcome.status is SignStatus.NOT_CALLED and await token.find(version.cka_id, version.algorithm) is None
+
+
+async def _obstacle(token: Token, old: KeyVersion, outcome: SignOutcome) -> str | None:
+    """Why the old version never will vouch; None when a later try may succeed.
+
+    Raises:
+        SignerError: TOKEN_UNAVAILABLE.
+    """
+    if outcome.status in _FINAL:
+        return f"the old version cannot sign: {outcome.cause}"
+    if outcome.status is not SignStatus.NOT_CALLED:
+        return None
+    try:
+        pair = await token.find(old.cka_id, old.algorithm)
+    except SignerError as error:
+        if error.reason is not Reason.TOKEN_REFUSED:
+            raise
+        pair = None
+    is_there = pair is not None and pair.public_key == old.public_key
+    return None if is_there else "the token does not have the old version"
+
+
+def _both(key: Key, rotation: Rotation) -> tuple[KeyVersion, KeyVersion]:
+    new = key.version(rotation.number)
+    if new is None:
+        raise SignerError(Reason.INTERNAL, "a version that was not made cannot vouch")
+    return key.primary, new

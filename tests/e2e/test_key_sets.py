@@ -1,0 +1,73 @@
+"""Verifiers watch the public keys: a change reaches them without polling, and only those that they may see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hsmsigner.client import KeySet
+from tests.e2e.appliance import Appliance, running_appliance
+
+FIRST = "keys/settlement-eu/versions/1"
+
+
+@pytest.fixture(scope="module")
+def appliance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    with running_appliance(tmp_path_factory.mktemp("key-sets")) as appliance:
+        yield appliance
+
+
+def has(name: str) -> Callable[[KeySet], bool]:
+    return lambda key_set: key_set.get(name) is not None
+
+
+def test_new_key_reaches_who_watches(appliance: Appliance) -> None:
+    with appliance.client("engine") as client, client.watch_keys() as keys:
+        before = keys.current
+        assert set(before.public_keys) >= {FIRST}
+
+        appliance.create_key("settlement-us", "ED25519")
+
+        after = keys.wait_for(has("keys/settlement-us/versions/1"))
+        assert after.epoch > before.epoch
+        assert after.public_keys == {key.name: key for key in client.list_public_keys()}
+
+
+def test_only_what_the_policy_lets_one_see_is_pushed_and_a_new_policy_counts_at_once(appliance: Appliance) -> None:
+    document = (appliance.state / "policy.yaml").read_text()
+    grant = '  - {principals: ["spiffe://dev.hsmsigner/unknown/stranger"], keys: ["**"], rights: [get_public_key]}\n'
+
+    with appliance.client("stranger") as stranger, stranger.watch_keys() as keys:
+        assert keys.current.public_keys == {}
+        with appliance.client("operator") as operator:
+            operator.publish_policy(document.replace("keys:\n  - {match", grant + "keys:\n  - {match"), comment="may")
+            assert keys.wait_for(has(FIRST)).public_keys
+            operator.publish_policy(document, comment="may not")
+            keys.wait_for(lambda key_set: not key_set.public_keys)
+
+
+def test_policy_that_changes_no_key_set_is_not_pushed(appliance: Appliance) -> None:
+    document = (appliance.state / "policy.yaml").read_text()
+
+    with appliance.client("engine") as engine, engine.watch_keys() as keys:
+        epoch = keys.current.epoch
+        with appliance.client("operator") as operator:
+            operator.publish_policy(document, comment="again")
+        appliance.create_key("settlement-jp", "ED25519")
+        # The next set that comes is the new key's.
+        assert keys.wait_for(lambda key_set: key_set.epoch != epoch).get("keys/settlement-jp/versions/1")
+
+
+def test_appliance_stops_in_order_under_watch_and_is_followed_again_when_it_is_back(tmp_path: Path) -> None:
+    with running_appliance(tmp_path) as appliance, appliance.client("engine") as client, client.watch_keys() as keys:
+        began = time.monotonic()
+        assert appliance.stop() == 0
+        # Not the grace for those who do not end: the watch was told.
+        assert time.monotonic() - began < 8
+        assert has(FIRST)(keys.current)
+        appliance.start()
+        appliance.create_key("settlement-us", "ED25519")
+        keys.wait_for(has("keys/settlement-us/versions/1"))
