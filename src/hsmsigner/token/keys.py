@@ -91,7 +91,6 @@ class TokenKeys:
         except PKCS11Error as error:
             raise TokenError.from_binding("C_GetAttributeValue", error) from error
 
-
     def destroy(self, session: TokenSession, cka_id: bytes, public_key: bytes, row: TokenMechanism) -> None:
         """Destroy the pair with this CKA_ID and public key (SubjectPublicKeyInfo, DER), the private key first.
 
