@@ -28,11 +28,16 @@ _SHOWN = [
 
 def ask_token(hsm: SoftHsm, do: str, **orders: Any) -> Any:
     """Run one of the functions below in a process of its own."""
-    token = {"module": hsm.token["module"], "label": hsm.token["label"], "pin": USER_PIN}
+    return ask_token_of(hsm.token, USER_PIN, do, **orders)
+
+
+def ask_token_of(section: dict[str, Any], pin: str, do: str, **orders: Any) -> Any:
+    """The same for a token as the `token` section of an appliance's settings describes it."""
+    token = {"module": section["module"], "label": section["label"], "pin": pin}
     done = subprocess.run(
         [sys.executable, "-m", "tests.token.other_client"],
         input=json.dumps(token | {"do": do} | orders),
-        env={"PATH": "/usr/bin:/bin"} | hsm.token["environment"],
+        env={"PATH": "/usr/bin:/bin"} | section["environment"],
         capture_output=True,
         text=True,
         check=False,
@@ -76,10 +81,15 @@ def destroy(session: pkcs11.Session, cka_id: bytes) -> int:
     return len(found)
 
 
+def private_keys(session: pkcs11.Session) -> list[str]:
+    """CKA_ID of every private key, in hex."""
+    return sorted(key[Attribute.ID].hex() for key in session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
+
+
 def _main() -> None:
     orders = json.load(sys.stdin)
     token = pkcs11.lib(orders["module"]).get_token(token_label=orders["label"])
-    cka_id = bytes.fromhex(orders["cka_id"])
+    cka_id = bytes.fromhex(orders.get("cka_id", ""))
     with token.open(rw=True, user_pin=orders["pin"], attribute_mapper=attribute_mapper()) as session:
         answer: Any
         match orders["do"]:
@@ -89,6 +99,8 @@ def _main() -> None:
                 answer = plant(session, cka_id, extractable=orders["extractable"])
             case "destroy":
                 answer = destroy(session, cka_id)
+            case "private_keys":
+                answer = private_keys(session)
     print(json.dumps(answer))  # noqa: T201 - the answer
 
 

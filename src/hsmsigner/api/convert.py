@@ -13,7 +13,7 @@ from hsmsigner.api.status import to_status
 from hsmsigner.domain.algorithm import SigningAlgorithm, algorithm_named
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
-from hsmsigner.domain.key import Key, KeyState, KeyVersion, parse_name
+from hsmsigner.domain.key import Key, KeyOrigin, KeyState, KeyVersion, parse_name
 from hsmsigner.domain.policy import InputKind
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.public_key import to_jwk, to_pem
@@ -43,6 +43,7 @@ _ALGORITHMS = {
     name.removeprefix("SIGNING_ALGORITHM_"): number for name, number in resources_pb2.SigningAlgorithm.items()
 }
 _ALGORITHM_NAMES = {number: name for name, number in _ALGORITHMS.items() if number}
+_ORIGINS = {origin: resources_pb2.KeyOrigin.Value(f"KEY_ORIGIN_{origin.value}") for origin in KeyOrigin}
 
 # The same few keys are named in every request.
 _parse_name = lru_cache(maxsize=4096)(parse_name)
@@ -106,6 +107,7 @@ class Converter:
             protection_level=self._level,
             algorithm=_algorithm(signed.version.algorithm),
             authorize_time=timestamp(signed.authorize_time),
+            origin=_origin(signed.version),
         )
 
     def sign_result(self, answer: Answer, request_id: str) -> signing_pb2.SignResult:
@@ -257,7 +259,7 @@ def _state(state: KeyState) -> resources_pb2.KeyState.ValueType:
 
 
 def _origin(version: KeyVersion) -> resources_pb2.KeyOrigin.ValueType:
-    return resources_pb2.KeyOrigin.Value(f"KEY_ORIGIN_{version.origin.value}")
+    return _ORIGINS[version.origin]
 
 
 def _algorithm(algorithm: SigningAlgorithm) -> resources_pb2.SigningAlgorithm.ValueType:

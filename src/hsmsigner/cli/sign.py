@@ -90,6 +90,7 @@ def _fields(signature: Signature, output_format: str) -> dict[str, str | int]:
         "name": signature.name,
         "algorithm": signature.algorithm,
         "protection_level": signature.protection_level,
+        "origin": signature.origin,
         "request_id": signature.request_id,
         "audit_sequence": signature.audit_sequence,
         "policy_revision": signature.policy_revision,

@@ -25,6 +25,7 @@ def _short_names(enum: Any) -> dict[int, str]:
 
 
 _ALGORITHM_NAMES = _short_names(resources_pb2.SigningAlgorithm)
+_ORIGIN_NAMES = _short_names(resources_pb2.KeyOrigin)
 _PROTECTION_NAMES = _short_names(resources_pb2.ProtectionLevel)
 _FORMATS = {name: number for number, name in _short_names(signing_pb2.OutputFormat).items() if number}
 _ALGORITHMS = {name: number for number, name in _ALGORITHM_NAMES.items() if number}
@@ -60,6 +61,8 @@ class Signature:
     algorithm: str
     protection_level: str
     authorize_time: datetime
+    # ADOPTED: the key was not made by the appliance.
+    origin: str = "GENERATED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ def read_response(request: PreparedRequest, response: signing_pb2.SignResponse) 
         algorithm=algorithm_name(response.algorithm),
         protection_level=_PROTECTION_NAMES.get(response.protection_level, "UNSPECIFIED"),
         authorize_time=_EPOCH + timedelta(seconds=decided.seconds, microseconds=decided.nanos // 1000),
+        origin=_ORIGIN_NAMES.get(response.origin, "UNSPECIFIED"),
     )
 
 

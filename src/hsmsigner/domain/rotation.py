@@ -129,9 +129,11 @@ def due_cause(key: Key, now: Instant, facts: PrimaryFacts) -> str | None:
 
 
 def next_rotation_time(key: Key, facts: PrimaryFacts) -> Instant | None:
-    """When the next rotation begins by itself, as far as times tell; None without one."""
+    """When the next rotation begins by itself, as far as it is known; in the past when it is due; None without one."""
     if key.rotation is not None or key.primary.state is not KeyState.ACTIVE:
         return None
+    if 0 < key.rotation_policy.max_signatures <= facts.signature_count:
+        return key.primary.activate_time
     return min((due_time for _, due_time in _due_times(key, facts)), default=None)
 
 

@@ -41,6 +41,8 @@ ROUND_EVERY_S = 1.0
 # A key whose step failed is left alone for this long, doubled each time up to the longest.
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
+# Nothing was tried in vain while the token was away: what waits for it goes on soon after it is back.
+_LONGEST_PAUSE_FOR_TOKEN_S = 5.0
 _MOST_AT_ONCE = 4
 _OVER = Cause(APPLIANCE, "the overlap is over")
 _OLD = Cause(APPLIANCE, "DEACTIVATED for as long as the rotation policy says")
@@ -161,16 +163,17 @@ class Scheduler:
             self._paused.pop(name, None)
         except SignerError as error:
             if error.reason is not Reason.ETAG_MISMATCH:
-                self._pause(name)
+                is_away = error.reason is Reason.TOKEN_UNAVAILABLE
+                self._pause(name, _LONGEST_PAUSE_FOR_TOKEN_S if is_away else _LONGEST_PAUSE_S)
             _log.warning("%s has to wait: %s", name, error.message)
         except Exception:  # noqa: BLE001 - as the comment says
             # One key must not stop the others; the next round sees it again.
-            self._pause(name)
+            self._pause(name, _LONGEST_PAUSE_S)
             _log.exception("keeping %s failed", name)
 
-    def _pause(self, name: KeyName) -> None:
+    def _pause(self, name: KeyName, longest_s: float) -> None:
         _, last_s = self._paused.get(name, (0.0, _FIRST_PAUSE_S / 2))
-        pause_s = min(2 * last_s, _LONGEST_PAUSE_S)
+        pause_s = min(2 * last_s, longest_s)
         self._paused[name] = asyncio.get_running_loop().time() + pause_s, pause_s
 
     def _is_paused(self, name: KeyName) -> bool:

@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from hsmsigner.pb import resources_pb2 as hsmsigner_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahsmsigner/v1/signing.proto\x12\x0chsmsigner.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1chsmsigner/v1/resources.proto\"\xbf\x02\n\x0bSignRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\x07message\x18\x03 \x01(\x0cH\x00\x12\x10\n\x06\x64igest\x18\x04 \x01(\x0cH\x00\x12\x19\n\x0cinput_crc32c\x18\x06 \x01(\x07H\x01\x88\x01\x01\x12\x31\n\routput_format\x18\x07 \x01(\x0e\x32\x1a.hsmsigner.v1.OutputFormat\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x35\n\x06labels\x18\t \x03(\x0b\x32%.hsmsigner.v1.SignRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05inputB\x0f\n\r_input_crc32cJ\x04\x08\x05\x10\x06\"\xbe\x02\n\x0cSignResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x18\n\x10signature_crc32c\x18\x04 \x01(\x07\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x16\n\x0e\x61udit_sequence\x18\x06 \x01(\x04\x12\x17\n\x0fpolicy_revision\x18\x07 \x01(\x04\x12\x37\n\x10protection_level\x18\x08 \x01(\x0e\x32\x1d.hsmsigner.v1.ProtectionLevel\x12\x31\n\talgorithm\x18\t \x01(\x0e\x32\x1e.hsmsigner.v1.SigningAlgorithm\x12\x32\n\x0e\x61uthorize_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x10\x42\x61tchSignRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.SignRequest\x12\x16\n\x0e\x61ll_or_nothing\x18\x02 \x01(\x08\"\x80\x01\n\nSignResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.hsmsigner.v1.SignResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\">\n\x11\x42\x61tchSignResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.SignResult\"@\n\x11StreamSignRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.SignRequest\"?\n\x12StreamSignResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.SignResult\"#\n\x13GetPublicKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x15ListPublicKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"m\n\x16ListPublicKeysResponse\x12,\n\x0bpublic_keys\x18\x01 \x03(\x0b\x32\x17.hsmsigner.v1.PublicKey\x12\x0c\n\x04jwks\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t*\xb6\x01\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_RAW\x10\x01\x12\x15\n\x11OUTPUT_FORMAT_DER\x10\x02\x12\x1d\n\x19OUTPUT_FORMAT_JWS_COMPACT\x10\x03\x12\x1e\n\x1aOUTPUT_FORMAT_JWS_DETACHED\x10\x04\x12\x1a\n\x16OUTPUT_FORMAT_ETHEREUM\x10\x05\x32\x9b\x03\n\x0eSigningService\x12=\n\x04Sign\x12\x19.hsmsigner.v1.SignRequest\x1a\x1a.hsmsigner.v1.SignResponse\x12L\n\tBatchSign\x12\x1e.hsmsigner.v1.BatchSignRequest\x1a\x1f.hsmsigner.v1.BatchSignResponse\x12S\n\nStreamSign\x12\x1f.hsmsigner.v1.StreamSignRequest\x1a .hsmsigner.v1.StreamSignResponse(\x01\x30\x01\x12J\n\x0cGetPublicKey\x12!.hsmsigner.v1.GetPublicKeyRequest\x1a\x17.hsmsigner.v1.PublicKey\x12[\n\x0eListPublicKeys\x12#.hsmsigner.v1.ListPublicKeysRequest\x1a$.hsmsigner.v1.ListPublicKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ahsmsigner/v1/signing.proto\x12\x0chsmsigner.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1chsmsigner/v1/resources.proto\"\xbf\x02\n\x0bSignRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\x07message\x18\x03 \x01(\x0cH\x00\x12\x10\n\x06\x64igest\x18\x04 \x01(\x0cH\x00\x12\x19\n\x0cinput_crc32c\x18\x06 \x01(\x07H\x01\x88\x01\x01\x12\x31\n\routput_format\x18\x07 \x01(\x0e\x32\x1a.hsmsigner.v1.OutputFormat\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x35\n\x06labels\x18\t \x03(\x0b\x32%.hsmsigner.v1.SignRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05inputB\x0f\n\r_input_crc32cJ\x04\x08\x05\x10\x06\"\xe7\x02\n\x0cSignResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x18\n\x10signature_crc32c\x18\x04 \x01(\x07\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x16\n\x0e\x61udit_sequence\x18\x06 \x01(\x04\x12\x17\n\x0fpolicy_revision\x18\x07 \x01(\x04\x12\x37\n\x10protection_level\x18\x08 \x01(\x0e\x32\x1d.hsmsigner.v1.ProtectionLevel\x12\x31\n\talgorithm\x18\t \x01(\x0e\x32\x1e.hsmsigner.v1.SigningAlgorithm\x12\x32\n\x0e\x61uthorize_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06origin\x18\x0b \x01(\x0e\x32\x17.hsmsigner.v1.KeyOrigin\"W\n\x10\x42\x61tchSignRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.SignRequest\x12\x16\n\x0e\x61ll_or_nothing\x18\x02 \x01(\x08\"\x80\x01\n\nSignResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.hsmsigner.v1.SignResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\">\n\x11\x42\x61tchSignResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.SignResult\"@\n\x11StreamSignRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.SignRequest\"?\n\x12StreamSignResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.SignResult\"#\n\x13GetPublicKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x15ListPublicKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"m\n\x16ListPublicKeysResponse\x12,\n\x0bpublic_keys\x18\x01 \x03(\x0b\x32\x17.hsmsigner.v1.PublicKey\x12\x0c\n\x04jwks\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t*\xb6\x01\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_RAW\x10\x01\x12\x15\n\x11OUTPUT_FORMAT_DER\x10\x02\x12\x1d\n\x19OUTPUT_FORMAT_JWS_COMPACT\x10\x03\x12\x1e\n\x1aOUTPUT_FORMAT_JWS_DETACHED\x10\x04\x12\x1a\n\x16OUTPUT_FORMAT_ETHEREUM\x10\x05\x32\x9b\x03\n\x0eSigningService\x12=\n\x04Sign\x12\x19.hsmsigner.v1.SignRequest\x1a\x1a.hsmsigner.v1.SignResponse\x12L\n\tBatchSign\x12\x1e.hsmsigner.v1.BatchSignRequest\x1a\x1f.hsmsigner.v1.BatchSignResponse\x12S\n\nStreamSign\x12\x1f.hsmsigner.v1.StreamSignRequest\x1a .hsmsigner.v1.StreamSignResponse(\x01\x30\x01\x12J\n\x0cGetPublicKey\x12!.hsmsigner.v1.GetPublicKeyRequest\x1a\x17.hsmsigner.v1.PublicKey\x12[\n\x0eListPublicKeys\x12#.hsmsigner.v1.ListPublicKeysRequest\x1a$.hsmsigner.v1.ListPublicKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +36,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SIGNREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_SIGNREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_OUTPUTFORMAT']._serialized_start=1403
-  _globals['_OUTPUTFORMAT']._serialized_end=1585
+  _globals['_OUTPUTFORMAT']._serialized_start=1444
+  _globals['_OUTPUTFORMAT']._serialized_end=1626
   _globals['_SIGNREQUEST']._serialized_start=133
   _globals['_SIGNREQUEST']._serialized_end=452
   _globals['_SIGNREQUEST_LABELSENTRY']._serialized_start=375
   _globals['_SIGNREQUEST_LABELSENTRY']._serialized_end=420
   _globals['_SIGNRESPONSE']._serialized_start=455
-  _globals['_SIGNRESPONSE']._serialized_end=773
-  _globals['_BATCHSIGNREQUEST']._serialized_start=775
-  _globals['_BATCHSIGNREQUEST']._serialized_end=862
-  _globals['_SIGNRESULT']._serialized_start=865
-  _globals['_SIGNRESULT']._serialized_end=993
-  _globals['_BATCHSIGNRESPONSE']._serialized_start=995
-  _globals['_BATCHSIGNRESPONSE']._serialized_end=1057
-  _globals['_STREAMSIGNREQUEST']._serialized_start=1059
-  _globals['_STREAMSIGNREQUEST']._serialized_end=1123
-  _globals['_STREAMSIGNRESPONSE']._serialized_start=1125
-  _globals['_STREAMSIGNRESPONSE']._serialized_end=1188
-  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1190
-  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1225
-  _globals['_LISTPUBLICKEYSREQUEST']._serialized_start=1227
-  _globals['_LISTPUBLICKEYSREQUEST']._serialized_end=1289
-  _globals['_LISTPUBLICKEYSRESPONSE']._serialized_start=1291
-  _globals['_LISTPUBLICKEYSRESPONSE']._serialized_end=1400
-  _globals['_SIGNINGSERVICE']._serialized_start=1588
-  _globals['_SIGNINGSERVICE']._serialized_end=1999
+  _globals['_SIGNRESPONSE']._serialized_end=814
+  _globals['_BATCHSIGNREQUEST']._serialized_start=816
+  _globals['_BATCHSIGNREQUEST']._serialized_end=903
+  _globals['_SIGNRESULT']._serialized_start=906
+  _globals['_SIGNRESULT']._serialized_end=1034
+  _globals['_BATCHSIGNRESPONSE']._serialized_start=1036
+  _globals['_BATCHSIGNRESPONSE']._serialized_end=1098
+  _globals['_STREAMSIGNREQUEST']._serialized_start=1100
+  _globals['_STREAMSIGNREQUEST']._serialized_end=1164
+  _globals['_STREAMSIGNRESPONSE']._serialized_start=1166
+  _globals['_STREAMSIGNRESPONSE']._serialized_end=1229
+  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1231
+  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1266
+  _globals['_LISTPUBLICKEYSREQUEST']._serialized_start=1268
+  _globals['_LISTPUBLICKEYSREQUEST']._serialized_end=1330
+  _globals['_LISTPUBLICKEYSRESPONSE']._serialized_start=1332
+  _globals['_LISTPUBLICKEYSRESPONSE']._serialized_end=1441
+  _globals['_SIGNINGSERVICE']._serialized_start=1629
+  _globals['_SIGNINGSERVICE']._serialized_end=2040
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,7 @@ class SignResponse(_message.Message):
     PROTECTION_LEVEL_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
     AUTHORIZE_TIME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The version that signed: `keys/{key}/versions/{n}`."""
     request_id: _builtins.str
@@ -168,6 +169,8 @@ class SignResponse(_message.Message):
     """The policy revision that allowed it."""
     protection_level: _resources_pb2.ProtectionLevel.ValueType
     algorithm: _resources_pb2.SigningAlgorithm.ValueType
+    origin: _resources_pb2.KeyOrigin.ValueType
+    """Where the private key came from; ADOPTED is said in every answer that names the version."""
     @_builtins.property
     def authorize_time(self) -> _timestamp_pb2.Timestamp:
         """When the authorization was decided."""
@@ -185,10 +188,11 @@ class SignResponse(_message.Message):
         protection_level: _resources_pb2.ProtectionLevel.ValueType = ...,
         algorithm: _resources_pb2.SigningAlgorithm.ValueType = ...,
         authorize_time: _timestamp_pb2.Timestamp | None = ...,
+        origin: _resources_pb2.KeyOrigin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authorize_time", b"authorize_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "audit_sequence", b"audit_sequence", "authorize_time", b"authorize_time", "digest", b"digest", "name", b"name", "policy_revision", b"policy_revision", "protection_level", b"protection_level", "request_id", b"request_id", "signature", b"signature", "signature_crc32c", b"signature_crc32c"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "audit_sequence", b"audit_sequence", "authorize_time", b"authorize_time", "digest", b"digest", "name", b"name", "origin", b"origin", "policy_revision", b"policy_revision", "protection_level", b"protection_level", "request_id", b"request_id", "signature", b"signature", "signature_crc32c", b"signature_crc32c"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
