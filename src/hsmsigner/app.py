@@ -38,7 +38,8 @@ from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Signing
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
-from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
+from hsmsigner.store.log import LogDamagedError
+from hsmsigner.store.unit_of_work import SqlStore
 from hsmsigner.telemetry import configure_logging
 from hsmsigner.token.client import TokenClient
 from hsmsigner.token.protocol import frame_limit

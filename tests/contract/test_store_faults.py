@@ -13,7 +13,8 @@ from hsmsigner.domain.record import Entry
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import Store
 from hsmsigner.store import unit_of_work
-from hsmsigner.store.unit_of_work import LogDamagedError, SqlStore
+from hsmsigner.store.log import LogDamagedError
+from hsmsigner.store.unit_of_work import SqlStore
 from tests.contract.stores import NOW, run, tamper, write_log
 
 

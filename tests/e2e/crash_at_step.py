@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.operations.ports import SignOutcome, SignTask
-from hsmsigner.store.unit_of_work import SqlStore, SqlTransaction
+from hsmsigner.store.transaction import SqlTransaction
+from hsmsigner.store.unit_of_work import SqlStore
 from tests.builder import Signer
 from tests.fakes import FakeToken
 

@@ -13,7 +13,8 @@ from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.committer import CommitterLimits
 from hsmsigner.operations.jobs import Signed
 from hsmsigner.operations.ports import SignOutcome, SignStatus
-from hsmsigner.store.unit_of_work import SqlStore, SqlTransaction
+from hsmsigner.store.transaction import SqlTransaction
+from hsmsigner.store.unit_of_work import SqlStore
 from tests.builder import (
     OTHER_ENGINE,
     STRANGER,

@@ -25,7 +25,8 @@ from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
 from hsmsigner.operations.ports import SignOutcome, SignTask, TokenKeyPair
 from hsmsigner.operations.reconcile import compare_with_token
-from hsmsigner.store.unit_of_work import SqlStore, SqlTransaction
+from hsmsigner.store.transaction import SqlTransaction
+from hsmsigner.store.unit_of_work import SqlStore
 from tests.builder import Signer
 from tests.fakes import FakeToken
 

@@ -9,105 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, RootTransaction, bindparam, insert, make_url, select, update
+from sqlalchemy import Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import KeyName
-from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry, encode_record
 from hsmsigner.errors import cannot_record
 from hsmsigner.operations.ports import LogPage
-from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.engine import migrate, open_reader, open_writer
-from hsmsigner.store.keys import SqlKeyTable, read_signature_counts
-from hsmsigner.store.policies import SqlPolicyTable
-from hsmsigner.store.requests import SqlRequestTable
-from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
-from hsmsigner.store.schema import appliance, audit_records
-from hsmsigner.store.usage import SqlUsageTable
-from hsmsigner.transparency.merkle import RightEdge, leaf_hash
+from hsmsigner.store.keys import read_signature_counts
+from hsmsigner.store.log import LogDamagedError, check_end, read_page
+from hsmsigner.store.transaction import SqlTransaction
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_STATE = select(
-    appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
-).where(appliance.c.id == 1)
-_SAVE_STATE = update(appliance).where(appliance.c.id == 1)
-_INSERT_RECORD = BulkStatement(insert(audit_records), ("sequence", "record"))
-_READ_RECORDS = (
-    select(audit_records.c.sequence, audit_records.c.record)
-    .where(audit_records.c.sequence >= bindparam("start"))
-    .order_by(audit_records.c.sequence)
-    .limit(bindparam("most"))
-)
-
-
 LOCK_PATIENCE_S = 5.0
 LOCK_RETRY_S = 0.005
-
-
-class LogDamagedError(Exception):
-    """The log's newest records do not fit its tree: someone changed the store. The text says what does not fit."""
-
-
-class SqlTransaction:
-    """One open write transaction; see `operations.ports.Transaction`."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.requests = SqlRequestTable(connection)
-        self.usage = SqlUsageTable(connection)
-        self.keys = SqlKeyTable(connection)
-        self.rotations = SqlRotationTable(connection)
-        self.continuity = SqlContinuityTable(connection)
-        self.leases = SqlLeaseTable(connection)
-        self.policies = SqlPolicyTable(connection)
-        row = connection.execute(_STATE).one()
-        self.epoch: int = row.epoch
-        self.last_time = Instant(row.last_time)
-        self._edge = RightEdge.from_bytes(row.log_size, row.log_edge)
-        self._last_leaf: bytes = row.last_leaf
-
-    @property
-    def next_sequence(self) -> int:
-        return self._edge.size
-
-    def append(self, entries: Sequence[Entry], now: Instant) -> int:
-        first, time = self._edge.size, format_instant(now)
-        rows: list[tuple[int, bytes]] = []
-        for entry in entries:
-            record = encode_record(entry, self._edge.size, time, self._last_leaf)
-            rows.append((self._edge.size, record))
-            self._last_leaf = leaf_hash(record)
-            self._edge = self._edge.append(self._last_leaf)
-        if rows:
-            _INSERT_RECORD.run(self._connection, rows)
-            self.last_time = now
-            self._save_state()
-        return first
-
-    def raise_epoch(self) -> None:
-        self.epoch += 1
-        self._save_state()
-
-    def _save_state(self) -> None:
-        self._connection.execute(
-            _SAVE_STATE,
-            {
-                "epoch": self.epoch,
-                "log_size": self._edge.size,
-                "log_edge": self._edge.to_bytes(),
-                "last_leaf": self._last_leaf,
-                "last_time": self.last_time,
-            },
-        )
 
 
 class SqlStore:
@@ -217,7 +140,7 @@ class SqlStore:
         try:
             _migrate(self._writer)
             with self._reader.begin() as connection:
-                _check_end(connection)
+                check_end(connection)
             self._connection = self._writer.connect()
             self._identity = _identity(self._url)
         except BaseException:
@@ -236,10 +159,7 @@ class SqlStore:
         if self._reader is None:
             raise cannot_record()
         with self._reader.begin() as connection:
-            row = connection.execute(_STATE).one()
-            edge = RightEdge.from_bytes(row.log_size, row.log_edge)
-            rows = connection.execute(_READ_RECORDS, {"start": start, "most": limit})
-            return LogPage([(sequence, _as_bytes(record)) for sequence, record in rows], edge.size, edge.root())
+            return read_page(connection, start, limit)
 
     @staticmethod
     async def _run_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -264,39 +184,8 @@ def _identity(url: str) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if status else None
 
 
-def _check_end(connection: Connection) -> None:
-    """See that the newest record is the one the tree ends with; the whole log is `hsmsigner audit verify`'s work."""
-    row = connection.execute(_STATE).one()
-    newest = connection.execute(
-        select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
-    ).one_or_none()
-    size = 0 if newest is None else newest.sequence + 1
-    leaf = FIRST_PREVIOUS_HASH if newest is None else _leaf(newest.record)
-    if size != row.log_size or leaf != row.last_leaf:
-        raise LogDamagedError(
-            f"the audit log ends with record {size - 1}, but its tree has {row.log_size} records"
-            if size != row.log_size
-            else f"audit record {size - 1} is not the one that was written"
-        )
-    try:
-        RightEdge.from_bytes(row.log_size, row.log_edge)
-        format_instant(row.last_time)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise LogDamagedError("the store's own account of the log and its tree cannot be read") from error
-
-
 def _migrate(engine: Engine) -> None:
     try:
         migrate(engine)
     except CommandError as error:
         raise LogDamagedError("the store has a schema that this version of the program does not know") from error
-
-
-def _as_bytes(record: object) -> bytes:
-    # What somebody else wrote may be of any type; the verifier is to see it, not to fail on it.
-    return record if isinstance(record, bytes) else str(record).encode()
-
-
-def _leaf(record: object) -> bytes:
-    # An edit by hand easily leaves text where bytes were: SQLite keeps whatever type it is given.
-    return leaf_hash(record) if isinstance(record, bytes) else b""
