@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsmsigner.client import SignerClient, SigningClientError
-from tests.e2e.appliance import UNLIMITED_POLICY, until
+from tests.e2e.appliance import OPERATOR_RIGHTS, UNLIMITED_POLICY, until
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE_FILE = DOCKER / "compose.yaml"
 STATE = "/var/lib/hsmsigner/appliance"
 COMMAND_TIMEOUT_S = 120
+
+
+def policy_with(quotas: str) -> str:
+    """A policy document whose only bound on signing is the quotas, written as YAML."""
+    return UNLIMITED_POLICY % (OPERATOR_RIGHTS, quotas)
 
 
 @dataclass
@@ -70,7 +75,7 @@ class ComposeAppliance:
 
     def publish_quotas(self, quotas: str) -> None:
         with self.client("operator") as client:
-            client.publish_policy(UNLIMITED_POLICY % quotas, comment="for this test")
+            client.publish_policy(policy_with(quotas), comment="for this test")
 
     def is_serving(self) -> bool:
         try:

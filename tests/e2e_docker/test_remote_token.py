@@ -14,8 +14,8 @@ from hsmsigner.operations.ports import SignStatus
 from hsmsigner.process import EXIT_RESTART
 from hsmsigner.provision import initialise_state
 from hsmsigner.token.client import TokenClient
-from tests.e2e.appliance import KEY, UNLIMITED_POLICY, until
-from tests.e2e_docker.project import StartAppliance
+from tests.e2e.appliance import KEY, until
+from tests.e2e_docker.project import StartAppliance, policy_with
 from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm
 from tests.softhsm_container import SoftHsmContainer
@@ -76,7 +76,7 @@ def test_the_image_serves_a_token_elsewhere_and_heals_when_it_hung(
     for folder in (state, clients, socket):
         folder.mkdir()
     initialise_state(settings, now=datetime.now(UTC), listen="0.0.0.0:8443", address_for_clients="127.0.0.1:8443")
-    (settings / "policy.yaml").write_text(UNLIMITED_POLICY % "unlimited")
+    (settings / "policy.yaml").write_text(policy_with("unlimited"))
     file = settings / "hsmsigner.yaml"
     file.write_text(
         yaml.safe_dump(
