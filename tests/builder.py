@@ -25,12 +25,12 @@ from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.jobs import Signed
-from hsmsigner.operations.key_changes import Cause
+from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.recovery import interrupt_dangling
-from hsmsigner.operations.rotation import Rotations, WantedRotation
+from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Asked, Signing
 from hsmsigner.store.unit_of_work import SqlStore

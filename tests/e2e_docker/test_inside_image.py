@@ -9,16 +9,18 @@ import pytest
 
 from tests.e2e_docker.project import DOCKER
 
+# What depends on Python, on SoftHSM2's build and on the user. The kills of tests/e2e are test_disturbed.py's here.
+TESTS = ["tests/token", "tests/faults", "tests/e2e/test_edge.py"]
+
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(400)]
 
 
 def test_the_integration_tests_pass_inside_the_image() -> None:
     compose = ["docker", "compose", "-f", str(DOCKER / "compose.test.yaml"), "-p", f"hsmsigner-inside-{os.getpid()}"]
     options = ["-n", "2", "--dist", "loadscope", "-rs"]
-    folders = ["tests/token", "tests/faults", "tests/e2e"]
     try:
         done = subprocess.run(
-            [*compose, "run", "--rm", "tests", *options, *folders], capture_output=True, text=True, check=False
+            [*compose, "run", "--rm", "tests", *options, *TESTS], capture_output=True, text=True, check=False
         )
     finally:
         subprocess.run([*compose, "--profile", "tests", "down", "--volumes"], capture_output=True, check=True)

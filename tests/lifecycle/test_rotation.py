@@ -15,10 +15,9 @@ from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.principal import Principal
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.adoption import WantedAdoption
-from hsmsigner.operations.key_changes import Cause
+from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.ports import SignOutcome, SignStatus
 from hsmsigner.operations.reconcile import compare_with_token
-from hsmsigner.operations.rotation import WantedRotation
 from tests.builder import (
     ENGINE,
     OPERATOR,

@@ -12,11 +12,12 @@ from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import SignStatus, TokenKeyPair
 from hsmsigner.token.client import TokenClient
 from tests.signing_tasks import P256, TestKey, new_key
-from tests.softhsm import SoftHsm
+from tests.softhsm import SoftHsm, Worker
 from tests.token.other_client import ask_token
 
 
-def test_a_destroyed_pair_is_gone_and_destroying_it_again_is_no_fault(shared_hsm: SoftHsm) -> None:
+# A token and a worker of its own: a worker that misses a key it was asked for ends, to open the token anew.
+def test_a_destroyed_pair_is_gone_and_destroying_it_again_is_no_fault(hsm: SoftHsm, worker: Worker) -> None:
     async def use(client: TokenClient) -> None:
         key, other = await new_key(client), await new_key(client)
         assert [outcome.status for outcome in await client.sign([key.task(b"before")])] == [SignStatus.SIGNED]
@@ -30,7 +31,7 @@ def test_a_destroyed_pair_is_gone_and_destroying_it_again_is_no_fault(shared_hsm
         (destroyed,) = await client.sign([key.task(b"after")])
         assert destroyed.status is not SignStatus.SIGNED
 
-    shared_hsm.ask(use)
+    hsm.ask(use)
 
 
 def test_another_key_with_that_cka_id_is_not_destroyed(shared_hsm: SoftHsm) -> None:

@@ -13,9 +13,9 @@ from hsmsigner.domain.rotation_policy import RotationPolicy
 from hsmsigner.domain.signing import parse_request_id
 from hsmsigner.errors import invalid_field
 from hsmsigner.operations.adoption import Adoption, WantedAdoption
-from hsmsigner.operations.key_changes import Cause
+from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.lifecycle import Lifecycle
-from hsmsigner.operations.rotation import Rotations, WantedRotation
+from hsmsigner.operations.rotation import Rotations
 from hsmsigner.pb import keys_pb2, resources_pb2
 
 _LARGEST_COUNT = 2**63 - 1

@@ -81,7 +81,7 @@ class Certificates:
                 "reason": reason,
                 "subject": chain.subject,
                 "issuer": chain.issuer,
-                "serial_number": str(chain.serial_number),
+                "serial_number": f"{chain.serial_number:x}",
                 "expire_time": format_instant(chain.expire_time),
                 "certificate_chain_sha256": hashlib.sha256(chain.pem.encode()).hexdigest(),
             }

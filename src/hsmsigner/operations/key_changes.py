@@ -106,6 +106,15 @@ class Change:
         return key, key.rotation
 
 
+@dataclass(frozen=True, slots=True)
+class WantedRotation:
+    """What a RotateKey call asks for; None takes what is usual: now, and the rotation policy's overlap."""
+
+    activate_time: Instant | None = None
+    overlap_us: int | None = None
+    etag: str = ""
+
+
 class KeyChanges:
     """Opens changes."""
 

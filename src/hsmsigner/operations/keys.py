@@ -23,6 +23,7 @@ from hsmsigner.operations.access import require_key_right, visible_key, visible_
 from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.pairs import fresh_cka_id, make_pair
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair, Transaction
+from hsmsigner.operations.unhurried import Unhurried
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Keys:
         self._clock = clock
         # Names whose CreateKey is under way here; a reservation that is not among them was left half-made.
         self._being_made: set[KeyName] = set()
+        self._unhurried = Unhurried()
 
     async def create(
         self,
@@ -55,17 +57,24 @@ class Keys:
         """
         require_key_right(self._governance.newest, principal, name, Right.CREATE_KEY)
         await self._require_algorithm(algorithm)
+        request = RequestKey(principal.text, request_id)
+        return await self._unhurried.run(self._create(principal, name, algorithm, request, validate_only=validate_only))
+
+    async def _create(
+        self,
+        principal: Principal,
+        name: KeyName,
+        algorithm: SigningAlgorithm,
+        request: RequestKey,
+        *,
+        validate_only: bool,
+    ) -> Key:
         if name in self._being_made:
             message = f"{name} is being made; retry with the same request_id"
             raise SignerError(Reason.REQUEST_IN_PROGRESS, message, retry_after_s=1.0)
         self._being_made.add(name)
         try:
-            wanted = PendingKey(
-                name,
-                algorithm,
-                fresh_cka_id(),
-                RequestKey(principal.text, request_id),
-            )
+            wanted = PendingKey(name, algorithm, fresh_cka_id(), request)
             reserved = await self._reserve(wanted, principal, validate_only=validate_only)
             return reserved if isinstance(reserved, Key) else await self._make(reserved, is_new=reserved is wanted)
         finally:

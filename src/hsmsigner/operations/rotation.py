@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant, format_instant
 from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
@@ -23,22 +23,14 @@ from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError, invalid_field
 from hsmsigner.operations.access import check_etag, visible_key
 from hsmsigner.operations.governance import GovernanceCache
-from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
+from hsmsigner.operations.key_changes import Cause, Change, KeyChanges, WantedRotation
 from hsmsigner.operations.pairs import fresh_cka_id, make_pair
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair
+from hsmsigner.operations.unhurried import Unhurried
 from hsmsigner.operations.vouching import VersionUnfitError, vouch
 
 # Three steps, and each may have to be looked at again a few times; beyond that somebody is at odds with us.
 _MOST_STEPS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class WantedRotation:
-    """What a RotateKey call asks for; None takes what is usual: now, and the rotation policy's overlap."""
-
-    activate_time: Instant | None = None
-    overlap_us: int | None = None
-    etag: str = ""
 
 
 class Rotations:
@@ -51,6 +43,7 @@ class Rotations:
         self._locks: dict[KeyName, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Reservations made here for which the token has not been asked yet: it cannot have their pairs.
         self._unasked: set[CkaId] = set()
+        self._unhurried = Unhurried()
 
     async def rotate(
         self, principal: Principal, name: KeyName, wanted: WantedRotation, cause: Cause, *, validate_only: bool = False
@@ -78,7 +71,8 @@ class Rotations:
             elif known.failure:
                 message = f"the rotation that this request began ended without a new primary: {known.failure}"
                 raise SignerError(Reason.WRONG_STATE, message)
-        await self.advance(name)
+        if not validate_only:
+            await self._unhurried.run(self.advance(name))
         return self._newest(name)
 
     async def activate(self, principal: Principal, name: VersionName, cause: Cause, *, etag: str = "") -> KeyVersion:
@@ -92,6 +86,10 @@ class Rotations:
             key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
             check_etag(etag, version.etag)
             changed(Verb.ACTIVATE, version, change.now, is_primary=False)
+            if name.number < key.primary_number:
+                # Statements lead from older to newer: one that leads back would break the chain for every verifier.
+                message = f"{name} is older than the primary; rotate the key instead"
+                raise SignerError(Reason.WRONG_STATE, message)
             rotation = key.rotation
             if rotation is None:
                 planned = _planned(key, WantedRotation(), cause, change)
@@ -103,7 +101,7 @@ class Rotations:
                 change.transaction.rotations.save(sooner)
                 change.transaction.keys.save_version(replace(version, activate_time=change.now))
                 change.record("key.activation_advanced", name, cause)
-        await self.advance(name.key)
+        await self._unhurried.run(self.advance(name.key))
         return self._newest(name.key).versions[name.number - 1]
 
     def begin_within(self, change: Change, key: Key, rotation: Rotation, cause: Cause) -> None:
