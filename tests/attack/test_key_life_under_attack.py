@@ -103,3 +103,14 @@ def test_a_copy_of_a_pair_that_is_a_version_already_is_not_adopted(tmp_path: Pat
             assert await refused(adopting) is Reason.KEY_EXISTS
 
     run(scenario())
+
+
+def test_one_request_id_makes_one_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            algorithm, request_id = (await signer.create_key("other")).algorithm, fresh_id()
+            await signer.keys.create(OPERATOR, EU, algorithm, request_id)
+            second = signer.keys.create(OPERATOR, US, algorithm, request_id)
+            assert await refused(second) is Reason.REQUEST_ID_REUSED
+
+    run(scenario())

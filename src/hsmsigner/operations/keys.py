@@ -162,6 +162,9 @@ class Keys:
             require_key_right(governance, principal, wanted.name, Right.CREATE_KEY)
             owner = transaction.keys.request_for(wanted.name)
             now = self._now(transaction.last_time)
+            if any(name != wanted.name for name in transaction.keys.names_of(wanted.request)):
+                message = "this request_id made another key; take a fresh one for each request"
+                raise SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id")
             if owner is not None:
                 return _already_reserved(transaction, governance, wanted, owner)
             if validate_only:

@@ -58,6 +58,7 @@ class TokenClient:
         self._is_connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._next_id = 0
+        self._generating = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -98,8 +99,10 @@ class TokenClient:
     async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
         """See `operations.ports.Token.generate`."""
         call = pb.WorkerCall(generate=pb.GenerateCall(cka_id=cka_id, label=label, algorithm=algorithm.name))
-        # Longer than the worker's watchdog allows, so that its verdict comes first.
-        answer = await self._ask(call, self._deadline_s + _GENERATE_S)
+        # One at a time: an RSA pair takes seconds, and on all threads at once it would hold up signing. The deadline is
+        # longer than the worker's watchdog allows, so that its verdict comes first.
+        async with self._generating:
+            answer = await self._ask(call, self._deadline_s + _GENERATE_S)
         if answer.WhichOneof("answer") == "key_pair":
             return _key_pair(answer.key_pair)
         if answer.error.fault == pb.CALL_FAULT_ALGORITHM_UNSUPPORTED:

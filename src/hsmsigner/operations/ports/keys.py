@@ -63,6 +63,10 @@ class KeyTable(Protocol):
         """Which request made (or is making) the key of this name."""
         ...
 
+    def names_of(self, request: RequestKey) -> list[KeyName]:
+        """The keys that this request made (or is making)."""
+        ...
+
     def owner_of(self, cka_id: CkaId) -> VersionName | None:
         """The version, complete or pending, whose pair has this CKA_ID."""
         ...
