@@ -10,8 +10,12 @@ LISTEN ?= 127.0.0.1:8443
 ARGS ?=
 
 COMPOSE := docker compose -f docker/compose.yaml
+# Two groups of tests (tests/e2e_docker/conftest.py), a worker for each.
+CONTAINERS := -n 2 --dist loadgroup tests/e2e_docker
+# Tests start hundreds of Python processes: none of them should compile our modules again, whatever the caller has set.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help bootstrap demo run test check test-e2e image compose-up compose-down lint format bench proto requirements clean
+.PHONY: help bootstrap demo run test check test-containers test-e2e image compose-up compose-down lint format bench proto requirements clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -25,26 +29,29 @@ demo: bootstrap ## the whole story in one screen, on a throw-away appliance
 run: bootstrap ## serve on 127.0.0.1:8443 with a persistent dev state folder (.dev); LISTEN=host:port
 	@$(BIN)/python -m hsmsigner.cli.run_dev --state $(DEV) --listen $(LISTEN)
 
-test: lint check ## lint, then the whole test suite
+test: lint check test-containers ## lint, then the whole test suite
 
-check: bootstrap ## the test suite alone, without the container tests (make test-e2e); ARGS="-k name"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not serial" --ignore=tests/e2e_docker $(ARGS)
+# Many tests wait for processes, so three workers keep two cores busy; in the order of the folders, which begins with the
+# long modules and ends with the short ones, so that the workers end together.
+check: bootstrap ## the test suite without the container tests; ARGS="-k name"
+	@$(BIN)/python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not serial" --ignore=tests/e2e_docker $(ARGS) || [ $$? -eq 5 ]
 	@$(BIN)/python -m pytest -q -m serial --ignore=tests/e2e_docker $(ARGS) || [ $$? -eq 5 ]
 
+test-containers: bootstrap ## the container tests, on the docker engine that runs; skipped where none does, but not in CI
+	@$(BIN)/python -m pytest -q $(CONTAINERS) $(ARGS) || [ $$? -eq 5 ]
+
 test-e2e: bootstrap ## the container tests; installs and starts a docker engine where none runs, and stops it after
-	@if ! scripts/engine status; then trap 'scripts/engine down' EXIT; scripts/engine up; fi; \
-	  CI=1 $(BIN)/python -m pytest -q tests/e2e_docker $(ARGS)
+	@CI=1 scripts/engine run $(BIN)/python -m pytest -q $(CONTAINERS) $(ARGS)
 
 image: ## build the images: the appliance, the throw-away token, the tests
 	@scripts/engine up
-	@scripts/base-image
-	@$(COMPOSE) build
-	@docker compose -f docker/compose.test.yaml --profile tests build
+	@scripts/images
 
 compose-up: ## the appliance in a container, ready on 127.0.0.1:8443 (HSMSIGNER_PORT=port)
 	@scripts/engine up
 	@scripts/base-image
-	@$(COMPOSE) up --wait
+	@$(COMPOSE) up --wait || { \
+	  echo "it did not start; where 127.0.0.1:$${HSMSIGNER_PORT:-8443} is taken: HSMSIGNER_PORT=another make compose-up" >&2; exit 1; }
 	@echo "ready on 127.0.0.1:$${HSMSIGNER_PORT:-8443}; certificates: $(COMPOSE) cp hsmsigner:/clients ."
 
 compose-down: ## stop it, and the engine if compose-up started it; the keys stay in its volume

@@ -24,7 +24,7 @@ import pytest
 
 IMAGE = "hsmsigner-softhsm:dev"
 CLIENT_MODULES = (Path("/usr/lib/pkcs11/p11-kit-client.so"), *Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"))
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)

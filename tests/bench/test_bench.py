@@ -81,12 +81,12 @@ def test_empty_echo_is_measured_over_mtls() -> None:
 def test_bench_runs_from_end_to_end_and_no_signature_fails(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A short name: the path of a Unix socket has room for 107 bytes.
     directory = tmp_path_factory.mktemp("b")
-    command = [sys.executable, "-m", "hsmsigner", "bench", "--json", "--seconds", "0.5", "--signatures", "500"]
+    command = [sys.executable, "-m", "hsmsigner", "bench", "--json", "--seconds", "0.5", "--signatures", "200"]
     run = subprocess.run([*command, "--directory", str(directory)], capture_output=True, check=False, timeout=110)
     assert run.returncode == 0, run.stderr.decode()
     report = json.loads(run.stdout)
     assert report["failures"] == []
-    assert report["signatures"] >= 500
+    assert report["signatures"] >= 200
     assert len(report["measurements"]) == 6
     assert all(row["rate"] > 0 for row in report["measurements"])
     assert report["frontend_rss_mib"] > 0

@@ -162,7 +162,7 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, args=(started,))
         self._thread.start()
-        assert started.wait(10)
+        assert started.wait(30)
         return self
 
     def __exit__(self, *_: object) -> None:

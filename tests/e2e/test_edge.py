@@ -39,10 +39,10 @@ def still_signs(appliance: Appliance) -> bool:
 def handshake(appliance: Appliance, context: ssl.SSLContext) -> str:
     """Speak TLS and read a byte: with TLS 1.3 a refused client learns of it at its first read."""
     with (
-        socket.create_connection(("127.0.0.1", appliance.port), 5) as raw,
+        socket.create_connection(("127.0.0.1", appliance.port), 30) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as secured,
     ):
-        secured.settimeout(5)
+        secured.settimeout(30)
         secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
         assert secured.recv(1)
         return str(secured.version())
@@ -102,7 +102,7 @@ def test_an_expired_client_is_refused(appliance: Appliance, tmp_path: Path) -> N
 )
 def test_garbage_on_the_port_harms_nobody(appliance: Appliance, garbage: bytes) -> None:
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", appliance.port), 5) as connection:
+        with socket.create_connection(("127.0.0.1", appliance.port), 30) as connection:
             connection.sendall(garbage)
 
     assert still_signs(appliance)
@@ -111,7 +111,7 @@ def test_garbage_on_the_port_harms_nobody(appliance: Appliance, garbage: bytes) 
 def test_garbage_inside_tls_harms_nobody(appliance: Appliance) -> None:
     for _ in range(10):
         with (
-            socket.create_connection(("127.0.0.1", appliance.port), 5) as raw,
+            socket.create_connection(("127.0.0.1", appliance.port), 30) as raw,
             own_context(appliance).wrap_socket(raw, server_hostname="localhost") as secured,
         ):
             secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(range(256)) * 40)
@@ -157,7 +157,7 @@ def test_a_revoked_client_is_refused_at_its_next_call_on_an_open_connection(appl
 def test_a_new_server_certificate_is_served_without_a_restart(appliance: Appliance) -> None:
     def served() -> bytes | None:
         with (
-            socket.create_connection(("127.0.0.1", appliance.port), 5) as raw,
+            socket.create_connection(("127.0.0.1", appliance.port), 30) as raw,
             own_context(appliance).wrap_socket(raw, server_hostname="localhost") as secured,
         ):
             return secured.getpeercert(binary_form=True)

@@ -19,7 +19,7 @@ from tests.e2e.appliance import KEY, Appliance, running_appliance, until
 from tests.e2e.test_kill_under_load import Load, check_log
 from tests.token.other_client import ask_token_of
 
-KILLS = ("frontend", "token-worker", "supervisor", "frontend", "token-worker")
+KILLS = ("frontend", "token-worker", "supervisor", "frontend")
 
 
 def rows(appliance: Appliance, query: str) -> list[Any]:

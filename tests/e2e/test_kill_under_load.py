@@ -16,7 +16,7 @@ from hsmsigner.client import QuotaExceeded, Signature, SigningClientError
 from tests.builder import check_invariants, read_log
 from tests.e2e.appliance import KEY, Appliance, running_appliance, until
 
-KILLS = 4
+KILLS = 3
 THREADS = 6
 
 

@@ -1,4 +1,7 @@
-"""The images, built once, and compose projects of them; without an engine these tests are skipped, but not in CI."""
+"""The images, built once, and compose projects of them; without an engine these tests are skipped, but not in CI.
+
+Two groups for two workers: the tests inside the image, which need no project of ours, and all the others, in one order.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ import pytest
 from pytest_docker.plugin import get_docker_services
 
 from tests.e2e.appliance import free_port
-from tests.e2e_docker.project import COMPOSE_FILE, DOCKER, ROOT, ComposeAppliance, StartAppliance
+from tests.e2e_docker.project import COMPOSE_FILE, ROOT, ComposeAppliance, StartAppliance
 from tests.softhsm_container import softhsm
 
 __all__ = ["softhsm"]
 
+QUICK_HEALTH = Path(__file__).with_name("quick-health.yaml")
 MISSING = "no docker engine with Compose v2 answers; `make test-e2e` installs and starts one"
 BUILD_TIMEOUT_S = 600
 
@@ -36,8 +40,10 @@ def has_engine() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
-    if here and not os.environ.get("CI") and not has_engine():
-        for item in here:
+    is_skipped = here and os.environ.get("CI", "") in {"", "0", "false"} and not has_engine()
+    for item in here:
+        item.add_marker(pytest.mark.xdist_group("inside" if item.path.stem == "test_inside_image" else "outside"))
+        if is_skipped:
             item.add_marker(pytest.mark.skip(reason=MISSING))
 
 
@@ -51,13 +57,7 @@ def images() -> None:
     """All images, newly built from this tree."""
     if not has_engine():
         pytest.fail(f"{MISSING} (CI is set, so this is a failure)")
-    test_images = ["-f", str(DOCKER / "compose.test.yaml"), "--profile", "tests"]
-    for command in (
-        ["scripts/base-image"],
-        ["docker", "compose", "-f", str(COMPOSE_FILE), "build", "--quiet"],
-        ["docker", "compose", *test_images, "build", "--quiet"],
-    ):
-        subprocess.run(command, cwd=ROOT, check=True, timeout=BUILD_TIMEOUT_S)
+    subprocess.run(["scripts/images", "--quiet"], cwd=ROOT, check=True, timeout=BUILD_TIMEOUT_S)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def start_appliance(images: None, tmp_path_factory: pytest.TempPathFactory) -> S
             # pytest-docker's own commands take compose's variables from here.
             for variable, value in {"HSMSIGNER_PORT": str(port), **environment}.items():
                 patch.setenv(variable, value)
-            files = [str(COMPOSE_FILE), *map(str, overrides)]
+            files = [str(COMPOSE_FILE), str(QUICK_HEALTH), *map(str, overrides)]
             project = f"hsmsigner-{name}-{os.getpid()}"
             down = "--profile '*' down --volumes --timeout 40"
             # Its set-up would be outside of what it cleans up, so `up` is ours.
@@ -82,3 +82,11 @@ def start_appliance(images: None, tmp_path_factory: pytest.TempPathFactory) -> S
                 yield appliance
 
     return start
+
+
+@pytest.fixture(scope="session")
+def appliance(start_appliance: StartAppliance) -> Iterator[ComposeAppliance]:
+    """One project for all tests that leave it running as they found it; each publishes the quotas that it is about."""
+    with start_appliance("shared") as appliance:
+        appliance.create_key()
+        yield appliance

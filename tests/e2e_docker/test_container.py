@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hsmsigner.client import QuotaExceeded, Refused
-from tests.e2e_docker.project import DOCKER, STATE, ComposeAppliance, StartAppliance
+from tests.e2e_docker.project import DOCKER, STATE, ComposeAppliance
 from tests.softhsm_container import docker
 
 pytestmark = pytest.mark.serial
 IMAGE = "hsmsigner:dev"
 LARGEST_IMAGE_BYTES = 250_000_000
-
-
-@pytest.fixture(scope="module")
-def appliance(start_appliance: StartAppliance) -> Iterator[ComposeAppliance]:
-    with start_appliance("container") as appliance:
-        appliance.create_key()
-        yield appliance
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +57,7 @@ def test_the_demo_container_signs_and_verifies(appliance: ComposeAppliance) -> N
 
 
 def test_a_restart_keeps_keys_quotas_and_log(appliance: ComposeAppliance) -> None:
+    appliance.publish_quotas("[{id: few, count: 5, per: 1h}]")
     appliance.create_key("settlement-restart")
     with appliance.client() as client:
         before = [client.sign("keys/settlement-restart", b"%d" % number) for number in range(3)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from tests.builder import read_log
 from tests.e2e.appliance import KEY, until
 from tests.e2e.test_kill_under_load import Load, check_log
-from tests.e2e_docker.project import ComposeAppliance, StartAppliance
+from tests.e2e_docker.project import ComposeAppliance
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
 KILLS = 3
@@ -18,12 +17,9 @@ BURST, WINDOW_S = 200, 2
 QUOTAS = f"[{{id: burst, count: {BURST}, per: {WINDOW_S}s}}, {{id: long, count: 100000, per: 1h}}]"
 
 
-@pytest.fixture(scope="module")
-def appliance(start_appliance: StartAppliance) -> Iterator[ComposeAppliance]:
-    with start_appliance("disturbed") as appliance:
-        appliance.create_key()
-        appliance.publish_quotas(QUOTAS)
-        yield appliance
+@pytest.fixture(autouse=True)
+def _quotas(appliance: ComposeAppliance) -> None:
+    appliance.publish_quotas(QUOTAS)
 
 
 def flows(load: Load, count: int = 100) -> None:

@@ -1,6 +1,6 @@
 """Signing without pause through automatic rotations: real processes, real token, a client that watches the keys.
 
-HSMSIGNER_SOAK_ROTATIONS says through how many: 8 by default, 50 for the long run.
+HSMSIGNER_SOAK_ROTATIONS says through how many: 4 by default, 50 for the long run.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tests.builder import check_invariants, read_log
 from tests.e2e.appliance import KEY, Appliance, running_appliance, until
 from tests.signing_tasks import P256, check_signature
 
-ROTATIONS = int(os.environ.get("HSMSIGNER_SOAK_ROTATIONS", "8"))
+ROTATIONS = int(os.environ.get("HSMSIGNER_SOAK_ROTATIONS", "4"))
 THREADS = 4
 # A version is named during its overlap only while that lasts surely: a request takes some time to be decided.
-MARGIN = timedelta(seconds=1)
+MARGIN = timedelta(seconds=1.5)
 
 
 @dataclass

@@ -52,5 +52,6 @@ def test_eight_threads_sign_without_a_crash_while_keys_are_generated(hsm: SoftHs
         return sum(signed)
 
     with hsm.start_worker() as worker:
-        assert hsm.ask(use) > 100 * SOAK_S
+        # Each thread did sign; how much is the machine's affair.
+        assert hsm.ask(use) >= THREADS * 64
         assert worker.stop() == 0
