@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import pytest
 from hsmsigner.cli.appliance_process import ApplianceProcess
 from hsmsigner.cli.output import ExitCode
 from hsmsigner.provision import initialise_state
+from tests.e2e.appliance import free_port
 
 ROOT = Path(__file__).parents[2]
 PAYMENT = ROOT / "demo" / "pacs009.xml"
@@ -55,10 +55,7 @@ class CommandLine:
 
 
 def make_state(folder: Path) -> Path:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    initialise_state(folder / "appliance", now=datetime.now(UTC), listen=f"127.0.0.1:{port}")
+    initialise_state(folder / "appliance", now=datetime.now(UTC), listen=f"127.0.0.1:{free_port()}")
     policy = folder / "appliance" / "policy.yaml"
     policy.write_text(policy.read_text("utf-8").replace("count: 5", "count: 5000"), "utf-8")
     return folder / "appliance"

@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from hsmsigner.provision import initialise_state
+from tests.e2e import appliance
 
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return appliance.free_port()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The images, built once, and compose projects of them; without an engine these tests are skipped, but not in CI.
 
-Two groups for two workers: the tests inside the image, which need no project of ours, and all the others, in one order.
+Two groups for two workers (xdist_group): the tests inside the image, which need no project of ours, and all the others.
 """
 
 from __future__ import annotations
@@ -40,10 +40,8 @@ def has_engine() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if item.path.is_relative_to(Path(__file__).parent)]
-    is_skipped = here and os.environ.get("CI", "") in {"", "0", "false"} and not has_engine()
-    for item in here:
-        item.add_marker(pytest.mark.xdist_group("inside" if item.path.stem == "test_inside_image" else "outside"))
-        if is_skipped:
+    if here and os.environ.get("CI", "") in {"", "0", "false"} and not has_engine():
+        for item in here:
             item.add_marker(pytest.mark.skip(reason=MISSING))
 
 

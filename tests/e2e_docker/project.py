@@ -85,7 +85,7 @@ class ComposeAppliance:
             return False
 
     def wait_until_serving(self) -> None:
-        until(self.is_serving, "the appliance in the container serves")
+        until(self.is_serving, "the appliance in the container serves", 90.0)
 
     def copy_store(self) -> None:
         """Copy the state folder out; call it while nothing is being signed."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from hsmsigner.client import Signature, SignerClient, SigningClientError
+from hsmsigner.client import OutcomeUnknown, Signature, SignerClient, SigningClientError
 from tests.builder import check_invariants, read_log
 from tests.e2e.appliance import KEY, until
 from tests.e2e_docker.project import StartAppliance
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside"), pytest.mark.timeout(240)]
 FILLER = "/var/lib/hsmsigner/filler"
 FILL = f"""
 file = open({FILLER!r}, 'ab', buffering=0)
@@ -32,7 +32,10 @@ def sign_until_refused(client: SignerClient, released: dict[str, Signature]) -> 
     for _ in range(MOST_AFTER_FULL):
         request_id = str(uuid.uuid4())
         try:
-            released[request_id] = client.sign(KEY, request_id.encode(), request_id=request_id, timeout_s=2.0)
+            released[request_id] = client.sign(KEY, request_id.encode(), request_id=request_id, timeout_s=5.0)
+        except OutcomeUnknown:
+            # A busy machine; whether it was signed shows in the log.
+            continue
         except SigningClientError as error:
             return error
     pytest.fail(f"{MOST_AFTER_FULL} signatures fitted on a full volume")
@@ -52,7 +55,7 @@ def test_a_full_volume_stops_signing_and_space_resumes_it(start_appliance: Start
 
             assert refusal.reason == "AUDIT_UNAVAILABLE"
             assert refusal.retry_after_s
-            until(lambda: not appliance.is_serving(), "health says that nothing can be signed")
+            until(lambda: not appliance.is_serving(), "health says that nothing can be signed", 90.0)
             appliance.python(f"import os; os.unlink({FILLER!r})")
             appliance.wait_until_serving()
             for request_id, signature in list(released.items()):

@@ -20,7 +20,7 @@ from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm
 from tests.softhsm_container import SoftHsmContainer
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside")]
 # Long enough that a busy machine's healthy calls stay below it.
 CALL_TIMEOUT_S = 2.0
 CLIENT_MODULE = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
@@ -120,7 +120,7 @@ def test_the_image_serves_a_token_elsewhere_and_heals_when_it_hung(
             assert client.sign(KEY, b"one").signature
 
             appliance.compose("pause", "softhsm")
-            until(lambda: not appliance.is_serving(), "health says that the token hangs")
+            until(lambda: not appliance.is_serving(), "health says that the token hangs", 90.0)
             appliance.compose("unpause", "softhsm")
 
             assert client.sign(KEY, b"two", timeout_s=60.0).signature

@@ -1,4 +1,4 @@
-"""scripts/engine and scripts/base-image, with programs that stand in for docker's: what is started, stopped, and named."""
+"""scripts/engine and scripts/base-image, with programs that stand in for docker's: what is started, stopped, named."""
 
 from __future__ import annotations
 
