@@ -106,6 +106,8 @@ def test_the_container_can_do_as_little_as_it_needs(appliance: ComposeAppliance)
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert host["Memory"] == 512 * 2**20
     assert host["PidsLimit"] == 128
+    assert host["CpuQuota"] == 2 * host["CpuPeriod"]
+    assert host["LogConfig"]["Type"] == "local"
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert {binding["HostIp"] for binding in host["PortBindings"]["8443/tcp"]} == {"127.0.0.1"}
     assert set(status["Uid"].split()) == {"10001"}
