@@ -327,9 +327,9 @@ def test_an_adopted_pair_becomes_a_version_that_says_so_and_can_take_over(tmp_pa
             for cka_id in (made, open_one):
                 await signer.token.generate(cka_id, "", key.algorithm)
             signer.token.unprotected.add(open_one)
-            cause = Cause(OPERATOR, "ceremony of May", fresh_id())
 
             async def adopt(cka_id: CkaId, name: KeyName = EU, *, allow: bool = False) -> object:
+                cause = Cause(OPERATOR, "ceremony of May", fresh_id())
                 return await signer.adoption.adopt(OPERATOR, name, WantedAdoption(key.algorithm, cka_id, allow), cause)
 
             await adopt(made)

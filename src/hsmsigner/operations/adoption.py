@@ -62,6 +62,8 @@ class Adoption:
             raise SignerError(Reason.KEY_NOT_PROTECTED, message, field="allow_unprotected")
         async with self._changes.begin() as change:
             require_key_right(change.governance, principal, name, Right.MANAGE_KEY)
+            details = str(name), wanted.algorithm.name, wanted.cka_id.hex(), wanted.allow_unprotected
+            change.claim("AdoptKeyVersion", cause, *details)
             return _adopt(change, name, wanted, pair, cause)
 
 

@@ -60,6 +60,7 @@ class Rotations:
         cause.check()
         async with self._changes.begin() as change:
             key = change.permitted_key(principal, name, Right.ROTATE)
+            change.claim("RotateKey", cause, str(name), wanted.activate_time, wanted.overlap_us)
             request = RequestKey(principal.text, RequestId(cause.request_id))
             known = change.transaction.rotations.find(name, request)
             if known is None:

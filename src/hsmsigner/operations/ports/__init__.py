@@ -1,6 +1,7 @@
 """What the use cases need from the outside, as Protocols that state their guarantees."""
 
 from hsmsigner.operations.ports.keys import (
+    CommandTable,
     ContinuityTable,
     KeyTable,
     LeaseTable,
@@ -22,6 +23,7 @@ from hsmsigner.operations.ports.store import (
 from hsmsigner.operations.ports.token import SignOutcome, SignStatus, SignTask, Token, TokenKeyPair, TokenStatus
 
 __all__ = [
+    "CommandTable",
     "ContinuityTable",
     "KeyTable",
     "LeaseTable",

@@ -63,10 +63,6 @@ class KeyTable(Protocol):
         """Which request made (or is making) the key of this name."""
         ...
 
-    def names_of(self, request: RequestKey) -> list[KeyName]:
-        """The keys that this request made (or is making)."""
-        ...
-
     def owner_of(self, cka_id: CkaId) -> VersionName | None:
         """The version, complete or pending, whose pair has this CKA_ID."""
         ...
@@ -111,6 +107,18 @@ class KeyTable(Protocol):
 
     def signature_counts(self) -> dict[VersionName, int]:
         """Signatures authorized so far, of the primaries of keys that rotate by them."""
+        ...
+
+
+class CommandTable(Protocol):
+    """Commands of KeyService that had an effect, by their request_id; kept for good."""
+
+    def find(self, request: RequestKey) -> bytes | None:
+        """Fingerprint of the command that this id stands for."""
+        ...
+
+    def insert(self, request: RequestKey, fingerprint: bytes, now: Instant) -> None:
+        """Let an id stand for a command."""
         ...
 
 
