@@ -19,7 +19,7 @@ from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.record import Entry
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.access import require_key_right, visible_key, visible_version
+from hsmsigner.operations.access import require_key_rights, visible_key, visible_version
 from hsmsigner.operations.commands import Command, is_known, remember
 from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.pairs import fresh_cka_id, make_pair
@@ -56,7 +56,7 @@ class Keys:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS,
                 ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED, TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE.
         """
-        require_key_right(self._governance.newest, principal, name, Right.CREATE_KEY)
+        require_key_rights(self._governance.newest, principal, name, Right.CREATE_KEY)
         await self._require_algorithm(algorithm)
         request = RequestKey(principal.text, request_id)
         return await self._unhurried.run(self._create(principal, name, algorithm, request, validate_only=validate_only))
@@ -160,7 +160,7 @@ class Keys:
         async with self._store.transaction() as transaction:
             governance = self._governance.within(transaction)
             # Again, now that nothing can change: the policy may have been replaced since the first look.
-            require_key_right(governance, principal, wanted.name, Right.CREATE_KEY)
+            require_key_rights(governance, principal, wanted.name, Right.CREATE_KEY)
             owner = transaction.keys.request_for(wanted.name)
             now = self._now(transaction.last_time)
             command = Command(wanted.request, "CreateKey", (str(wanted.name), wanted.algorithm.name))

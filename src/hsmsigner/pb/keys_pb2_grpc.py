@@ -238,7 +238,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdoptKeyVersion(self, request, context):
-        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`.
+        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+        and `create_key`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

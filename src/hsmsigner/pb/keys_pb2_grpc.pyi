@@ -68,7 +68,9 @@ class KeyServiceStub:
     DestroyKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
     """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
     AdoptKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.AdoptKeyVersionRequest, _resources_pb2.KeyVersion]
-    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+    and `create_key`.
+    """
     CreateCertificateSigningRequest: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateCertificateSigningRequestRequest, _keys_pb2.CertificateSigningRequest]
     """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
     ACTIVE or PRE_ACTIVATION.
@@ -119,7 +121,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     DestroyKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
     """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
     AdoptKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.AdoptKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
-    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+    and `create_key`.
+    """
     CreateCertificateSigningRequest: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateCertificateSigningRequestRequest, _keys_pb2.CertificateSigningRequest]  # type: ignore[assignment]
     """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
     ACTIVE or PRE_ACTIVATION.
@@ -257,7 +261,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.AdoptKeyVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
-        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+        and `create_key`.
+        """
 
     @_abc_1.abstractmethod
     def CreateCertificateSigningRequest(
