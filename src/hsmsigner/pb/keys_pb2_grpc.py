@@ -268,7 +268,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchKeys(self, request, context):
-        """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`.
+        """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

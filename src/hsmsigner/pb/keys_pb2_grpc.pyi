@@ -80,7 +80,7 @@ class KeyServiceStub:
     ListContinuityStatements: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListContinuityStatementsRequest, _keys_pb2.ListContinuityStatementsResponse]
     """Continuity statements of a key, oldest first. Needs `get_public_key`."""
     WatchKeys: _grpc.UnaryStreamMultiCallable[_keys_pb2.WatchKeysRequest, _keys_pb2.WatchKeysResponse]
-    """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
+    """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -133,7 +133,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     ListContinuityStatements: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListContinuityStatementsRequest, _keys_pb2.ListContinuityStatementsResponse]  # type: ignore[assignment]
     """Continuity statements of a key, oldest first. Needs `get_public_key`."""
     WatchKeys: _aio.UnaryStreamMultiCallable[_keys_pb2.WatchKeysRequest, _keys_pb2.WatchKeysResponse]  # type: ignore[assignment]
-    """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
+    """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -297,6 +297,6 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.WatchKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_keys_pb2.WatchKeysResponse], _abc.AsyncIterator[_keys_pb2.WatchKeysResponse]]:
-        """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
+        """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
