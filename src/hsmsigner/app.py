@@ -32,7 +32,7 @@ from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.policy import Policies, publish_first
-from hsmsigner.operations.reconcile import compare_with_token
+from hsmsigner.operations.reconcile import compare_with_token, missing_pairs
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
@@ -93,7 +93,7 @@ async def run_frontend(settings: Settings) -> None:
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
     scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=str(uuid4()))
-    health = Health(token, lambda: committer.can_record)
+    health = Health(token, lambda: committer.can_record, lambda: missing_pairs(governance.newest))
     use_cases = UseCases(
         Signing(committer),
         KeyUseCases(
