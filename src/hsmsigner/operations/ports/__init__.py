@@ -20,9 +20,18 @@ from hsmsigner.operations.ports.store import (
     Transaction,
     UsageTable,
 )
-from hsmsigner.operations.ports.token import SignOutcome, SignStatus, SignTask, Token, TokenKeyPair, TokenStatus
+from hsmsigner.operations.ports.token import (
+    TOKEN_ANSWERED,
+    SignOutcome,
+    SignStatus,
+    SignTask,
+    Token,
+    TokenKeyPair,
+    TokenStatus,
+)
 
 __all__ = [
+    "TOKEN_ANSWERED",
     "CommandTable",
     "ContinuityTable",
     "KeyTable",
