@@ -58,15 +58,17 @@ class Change:
         """Sequence number the next record will have."""
         return self.transaction.next_sequence + len(self.entries)
 
-    def claim(self, method: str, cause: Cause, *details: str | int | bool | None) -> None:
-        """Have the cause's request_id stand for this command, if it comes to an effect.
+    def claim(self, method: str, cause: Cause, *details: str | int | bool | None) -> bool:
+        """Have the cause's request_id stand for this command, if it comes to an effect; whether it did so before.
 
         Raises:
             SignerError: REQUEST_ID_REUSED, it stands for another.
         """
         request = RequestKey(cause.principal.text, RequestId(cause.request_id))
         command = Command(request, method, (*details, cause.reason))
-        self.command = None if is_known(self.transaction, command) else command
+        is_repeated = is_known(self.transaction, command)
+        self.command = None if is_repeated else command
+        return is_repeated
 
     def record(self, kind: str, subject: KeyName | VersionName, cause: Cause, **more: object) -> None:
         """Add a record about a key or a version."""

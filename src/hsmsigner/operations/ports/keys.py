@@ -130,7 +130,7 @@ class RotationTable(Protocol):
         ...
 
     def save(self, rotation: Rotation) -> None:
-        """Write its times and how far it is."""
+        """Write who answers for it and why, its times, and how far it is."""
         ...
 
     def find(self, name: KeyName, request: RequestKey) -> Rotation | None:
@@ -139,10 +139,10 @@ class RotationTable(Protocol):
 
 
 class ContinuityTable(Protocol):
-    """Continuity statements; never changed once written."""
+    """Continuity statements, one for each pair of an old and a new version."""
 
     def insert(self, statement: ContinuityStatement, sequence: int) -> None:
-        """Add a statement; `sequence` is its `key.continuity` record."""
+        """Add a statement, in place of an earlier one that named another time; `sequence` is its `key.continuity`."""
         ...
 
     def list(self, name: KeyName, start: int, limit: int) -> list[ContinuityStatement]:
