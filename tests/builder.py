@@ -28,6 +28,7 @@ from hsmsigner.operations.jobs import Signed
 from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
+from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.recovery import interrupt_dangling
 from hsmsigner.operations.rotation import Rotations
@@ -102,9 +103,9 @@ class Signer:
         await asyncio.gather(self._loop, return_exceptions=True)
         await self.store.close()
 
-    def make_scheduler(self, holder: str) -> Scheduler:
+    def make_scheduler(self, holder: str, patience: Patience | None = None) -> Scheduler:
         parts = self.store, self.governance, self.clock, self.rotations, self.lifecycle
-        return Scheduler(*parts, holder=holder)
+        return Scheduler(*parts, holder=holder, patience=patience or Patience(0))
 
     def key(self, key_id: str = "settlement-eu") -> Key:
         """The key as this frontend sees it now."""

@@ -16,7 +16,7 @@ from hsmsigner.domain.algorithm import ALGORITHMS, HashName, KeyKind, Padding, S
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
+from hsmsigner.operations.ports import TOKEN_ANSWERED, SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
 
 _CURVES = {
     "secp256r1": (ec.SECP256R1(), 0),
@@ -58,6 +58,10 @@ class FakeToken:
     keys: dict[CkaId, PrivateKeyTypes] = field(default_factory=dict)
     fail_before_generate: bool = False
     fail_after_generate: bool = False
+    # It is there, and says that it failed, which may mean anything.
+    fail_with_an_answer: bool = False
+    # It makes no pair: no room, or half a pair of somebody else's has the CKA_ID.
+    refuse_to_generate: bool = False
     algorithms: frozenset[str] = frozenset(ALGORITHMS)
     # Pairs whose private key could leave the token.
     unprotected: set[CkaId] = field(default_factory=set)
@@ -74,6 +78,10 @@ class FakeToken:
             await self.generate_gate.wait()
         if self.fail_before_generate:
             raise _lost()
+        if self.fail_with_an_answer:
+            raise SignerError(Reason.TOKEN_UNAVAILABLE, "the token failed", metadata=TOKEN_ANSWERED)
+        if self.refuse_to_generate or cka_id in self.keys:
+            raise SignerError(Reason.TOKEN_REFUSED, "the token is full, or the CKA_ID is taken")
         self.keys[cka_id] = new_key(algorithm)
         if self.fail_after_generate:
             raise _lost()

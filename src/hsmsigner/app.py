@@ -31,8 +31,9 @@ from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
+from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.policy import Policies, publish_first
-from hsmsigner.operations.reconcile import compare_with_token
+from hsmsigner.operations.reconcile import compare_with_token, missing_pairs
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
@@ -92,8 +93,9 @@ async def run_frontend(settings: Settings) -> None:
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
-    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=str(uuid4()))
-    health = Health(token, lambda: committer.can_record)
+    patience = Patience(settings.keys.destruction_grace_s)
+    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=str(uuid4()), patience=patience)
+    health = Health(token, lambda: committer.can_record, lambda: missing_pairs(governance.newest))
     use_cases = UseCases(
         Signing(committer),
         KeyUseCases(

@@ -109,6 +109,13 @@ class LimitSettings(_Section):
     stop_grace_s: Annotated[float, Field(gt=0, le=300)] = 20.0
 
 
+class KeySettings(_Section):
+    """Care for keys."""
+
+    # A version is destroyed by schedule only after its time was seen past for this long, whatever the clock says.
+    destruction_grace_s: Annotated[float, Field(ge=0, le=30 * 86400)] = 3600.0
+
+
 class LogSettings(_Section):
     """Operational log: JSON lines on stderr. It never holds messages or PINs; it is not the audit log."""
 
@@ -129,6 +136,7 @@ class Settings(_Section):
     # Published as revision 1 when the store has none yet.
     policy: Path
     limits: LimitSettings = LimitSettings()
+    keys: KeySettings = KeySettings()
     log: LogSettings = LogSettings()
     reflection: bool = False
 

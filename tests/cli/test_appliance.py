@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -269,6 +271,25 @@ def test_wrong_pin_stops_the_start_with_its_exit_code(tmp_path: Path) -> None:
     assert b"PIN" in done.stderr
     assert b"00000000" not in done.stderr
     assert done.stderr.count(b"refused the login") == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_log_that_nobody_can_or_will_read_to_its_end_leaves_no_traceback(
+    command_line: CommandLine, more: list[str]
+) -> None:
+    profile = command_line.state / "profiles" / "auditor.yaml"
+    command = [sys.executable, "-m", "hsmsigner", "audit", "list", "--start", "0", "--profile", str(profile), *more]
+
+    with Path("/dev/full").open("wb") as full:
+        lost = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    shell = f"set -o pipefail; {shlex.join(command)} | head -c 1 >/dev/null"
+    cut = subprocess.run(["bash", "-c", shell], stderr=subprocess.PIPE, check=False, timeout=60)
+
+    assert lost.returncode == ExitCode.REFUSED
+    assert b"cannot write the output" in lost.stderr
+    # What fits into a pipe is written before its reader goes.
+    assert cut.returncode in (ExitCode.DONE, 128 + signal.SIGPIPE)
+    assert b"Traceback" not in lost.stderr + cut.stderr
 
 
 def test_changed_record_is_found_by_audit_verify(tmp_path: Path) -> None:

@@ -121,9 +121,10 @@ def test_version_goes_through_its_states_one_command_each(line: CommandLine) -> 
     assert after("destroy", old, "--yes") == "DESTROYED"
     assert line.refusal("operator", "keys", "restore", old, *WHY)["reason"] == "WRONG_STATE"
     assert after("compromised", new) == "COMPROMISED"
-    # The destroyed one is still known; the compromised one is in no set that would be trusted blindly.
-    jwks = line.answer("engine", "keys", "jwks", "--key", key)["keys"]
-    assert [jwk["state"] for jwk in jwks] == ["DESTROYED"]
+    # The destroyed one is in no key set, the compromised one in none that would be trusted blindly.
+    assert line.answer("engine", "keys", "jwks", "--key", key)["keys"] == []
+    versions = line.answer("operator", "keys", "history", key)["versions"]
+    assert [version["state"] for version in versions] == ["DESTROYED", "COMPROMISED"]
 
 
 def test_change_of_what_was_changed_meanwhile_is_refused(line: CommandLine) -> None:

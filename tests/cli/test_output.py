@@ -87,6 +87,8 @@ def test_table_that_does_not_fit_the_terminal_becomes_blocks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
+    # Without it, a dumb terminal is taken to be 80 wide whatever COLUMNS says.
+    monkeypatch.setenv("LINES", "25")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
 

@@ -20,6 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from hsmsigner.api.server import MAX_REQUEST_BYTES
 from hsmsigner.client import Credentials, Profile
 from hsmsigner.pb import (
     audit_pb2,
@@ -183,7 +184,9 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         self._loop.run_forever()
 
     async def _start(self) -> None:
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_REQUEST_BYTES)]
+        )
         signing_pb2_grpc.add_SigningServiceServicer_to_server(self, self._server)
         answers = health.aio.HealthServicer()
         await answers.set("hsmsigner.v1.SigningService", health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -316,12 +316,13 @@ def test_stream_refused_after_it_answered_leaves_the_rest_unknown(server: FakeSe
 def test_window_bounds_what_the_server_has_to_hold(server: FakeServer) -> None:
     async def use(client: AsyncSignerClient) -> list[Signature | BaseException]:
         stream = Multiplexer(client._connection.open_stream, StreamLimits(window_items=10))
-        waiters: list[asyncio.Future[Signature]] = [asyncio.get_running_loop().create_future() for _ in range(50)]
+        loop = asyncio.get_running_loop()
+        waiters: list[asyncio.Future[Signature]] = [loop.create_future() for _ in range(50)]
         for waiter in waiters:
             stream.submit(prepare(SignItem(KEY, b"pay")), waiter, time.monotonic() + 60)
         # The server answers nothing: what it has seen is all that the client lets it hold.
         async with asyncio.timeout(30):
-            while len(server.seen) < 10:  # noqa: ASYNC110 - the server runs in a thread that knows nothing of this loop
+            while len(server.seen) < 10:  # noqa: ASYNC110 - the server counts in a thread of its own
                 await asyncio.sleep(0.01)
         await stream.close()
         return await asyncio.gather(*waiters, return_exceptions=True)

@@ -151,6 +151,20 @@ def test_a_key_is_pending_until_it_is_complete(database: Path) -> None:
     run(database, scenario)
 
 
+def test_a_command_is_found_by_principal_and_id(database: Path) -> None:
+    async def scenario(store: Store) -> None:
+        request = pending().request
+        async with store.transaction() as transaction:
+            assert transaction.commands.find(request) is None
+            transaction.commands.insert(request, b"fingerprint", NOW)
+        async with store.transaction() as transaction:
+            assert transaction.commands.find(request) == b"fingerprint"
+            assert transaction.commands.find(replace(request, principal="spiffe://test/another")) is None
+            assert transaction.commands.find(replace(request, request_id=stored(2).key.request_id)) is None
+
+    run(database, scenario)
+
+
 def test_keys_are_loaded_by_name(database: Path) -> None:
     async def scenario(store: Store) -> None:
         async with store.transaction() as transaction:

@@ -71,3 +71,23 @@ def test_appliance_stops_in_order_under_watch_and_is_followed_again_when_it_is_b
         appliance.start()
         appliance.create_key("settlement-us", "ED25519")
         keys.wait_for(has("keys/settlement-us/versions/1"))
+
+
+def test_destroyed_version_leaves_the_key_sets_and_is_still_answered_by_name(appliance: Appliance) -> None:
+    key = "keys/settlement-gone"
+    appliance.create_key("settlement-gone", "ED25519")
+    first, second = f"{key}/versions/1", f"{key}/versions/2"
+
+    with appliance.client("operator") as operator, operator.watch_keys() as keys:
+        keys.wait_for(has(first))
+        operator.rotate_key(key, reason="test")
+        keys.wait_for(has(second))
+        operator.schedule_destroy_key_version(first, reason="test")
+        operator.destroy_key_version(first, reason="test")
+
+        left = keys.wait_for(lambda key_set: key_set.get(first) is None)
+        assert left.get(second) is not None
+        assert {one.name for one in operator.list_public_keys() if one.name.startswith(key)} == {second}
+        # Whoever has a signature of it finds it by its name, and the history has it.
+        assert operator.get_public_key(first).name == first
+        assert [one.name for one in operator.list_key_versions(key)] == [first, second]

@@ -22,7 +22,7 @@ from hsmsigner.domain.public_key import to_jwk
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.certificates import Certificates
 from hsmsigner.operations.ports import SignOutcome, SignStatus
-from tests.builder import ENGINE, OPERATOR, POLICY, STRANGER, Signer, make_signer, read_log, record_types
+from tests.builder import ENGINE, OPERATOR, POLICY, STRANGER, Signer, make_signer, read_log, record_types, usage_total
 
 MANAGED = POLICY.replace("[create_key,", "[create_key, manage_key,")
 WANTED = WantedCertificate("CN=settlement-eu")
@@ -88,6 +88,26 @@ def test_request_is_recorded_before_the_token_is_asked_and_after_it_answered(tmp
         assert (authorized["principal"], authorized["subject"]) == (OPERATOR.text, "CN=settlement-eu")
         assert (made["type"], made["key"]) == ("key.csr", str(name))
         assert made["csr_sha256"] == hashlib.sha256(pem.encode()).hexdigest()
+
+    run(tmp_path, use)
+
+
+def test_self_signed_certificate_is_recorded_before_the_token_is_asked_and_takes_no_quota(tmp_path: Path) -> None:
+    async def use(signer: Signer, certificates: Certificates, name: VersionName) -> None:
+        seen: list[str] = []
+
+        def look(_task: object) -> None:
+            seen.append(record_types(signer.database)[-1])
+
+        signer.token.answer = look
+        # More than the quota of the key lets anybody sign: a certificate is not what it counts.
+        for _ in range(6):
+            await certificates.create_request(OPERATOR, name, WANTED, self_signed_us=3_600_000_000)
+
+        assert seen == ["key.csr_authorized"] * 6
+        *_, authorized, made = read_log(signer.database)
+        assert (authorized["self_signed"], made["type"]) == (True, "key.csr")
+        assert usage_total(signer.database, "burst") == 0
 
     run(tmp_path, use)
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from hsmsigner.domain.instant import Instant
+from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import CkaId, KeyName, KeyOrigin, KeyState, VersionName
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.principal import Principal
+from hsmsigner.domain.public_key import to_pem
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.adoption import WantedAdoption
 from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.ports import SignOutcome, SignStatus
 from hsmsigner.operations.reconcile import compare_with_token
+from hsmsigner.verifier.continuity import verify_continuity
 from tests.builder import (
     ENGINE,
     OPERATOR,
@@ -327,9 +329,9 @@ def test_an_adopted_pair_becomes_a_version_that_says_so_and_can_take_over(tmp_pa
             for cka_id in (made, open_one):
                 await signer.token.generate(cka_id, "", key.algorithm)
             signer.token.unprotected.add(open_one)
-            cause = Cause(OPERATOR, "ceremony of May", fresh_id())
 
             async def adopt(cka_id: CkaId, name: KeyName = EU, *, allow: bool = False) -> object:
+                cause = Cause(OPERATOR, "ceremony of May", fresh_id())
                 return await signer.adoption.adopt(OPERATOR, name, WantedAdoption(key.algorithm, cka_id, allow), cause)
 
             await adopt(made)
@@ -432,5 +434,45 @@ def test_a_lost_token_holds_a_rotation_up_and_harms_nothing(tmp_path: Path) -> N
             await signer.look_after()
 
             assert (signer.key().primary_number, len(token.keys)) == (2, 2)
+
+    run(scenario())
+
+
+def test_a_statement_never_says_a_later_time_than_that_of_the_take_over(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            first = to_pem((await signer.create_key()).primary.public_key).encode()
+            planned = await signer.rotate(activate_time=Instant(signer.clock.now + HOUR))
+            signer.clock.advance(60)
+
+            version = await signer.change(Verb.ACTIVATE, 2)
+
+            assert planned.primary_number == 1
+            async with signer.store.transaction() as transaction:
+                (found,) = transaction.continuity.list(EU, 0, 10)
+            statement = {"signed_by_old": found.signed_by_old, "signed_by_new": found.signed_by_new}
+            document = json.dumps({"key": str(EU), "statements": [statement]}).encode()
+            assert version.activate_time is not None
+            assert verify_continuity(document, first).activate_times == (format_instant(version.activate_time),)
+            assert record_types(signer.database).count("key.continuity_authorized") == 2
+
+    run(scenario())
+
+
+def test_a_statement_made_before_its_old_version_was_compromised_is_kept_when_the_new_one_takes_over_early(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            await signer.rotate(activate_time=Instant(signer.clock.now + HOUR))
+            await signer.change(Verb.MARK_COMPROMISED, 1)
+
+            await signer.change(Verb.ACTIVATE, 2)
+
+            assert signer.key().primary_number == 2
+            async with signer.store.transaction() as transaction:
+                assert len(transaction.continuity.list(EU, 0, 10)) == 1
+            assert "key.continuity_missing" not in record_types(signer.database)
 
     run(scenario())

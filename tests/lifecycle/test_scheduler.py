@@ -16,8 +16,10 @@ from hsmsigner.domain.key import KeyName, KeyState
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.principal import APPLIANCE
 from hsmsigner.domain.rotation import PrimaryFacts, next_rotation_time
+from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.scheduler import LEASE_US
 from tests.builder import POLICY, Signer, make_signer, read_log, record_types
+from tests.fakes import FakeClock
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -170,6 +172,51 @@ def test_a_clock_that_jumps_backward_undoes_nothing_and_the_scheduler_goes_on(tm
             assert await pass_time(signer, -365 * 86_400) == "aA"
             await signer.sign()
             assert await pass_time(signer, 365 * 86_400 + 3600) == "dA"
+
+    run(scenario())
+
+
+def test_a_clock_that_jumps_ahead_destroys_nothing_if_it_is_set_right_within_the_grace(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            await signer.rotate()
+            await signer.change(Verb.SCHEDULE_DESTROY, 1)
+            ticks = FakeClock(0)
+            signer.scheduler = signer.make_scheduler("patient", Patience(3600, lambda: ticks() / SECOND))
+
+            # Ten years ahead, for an hour less a moment; the log's own time stays there afterwards.
+            assert await pass_time(signer, 3650 * 86_400) == "xA"
+            ticks.advance(3599.9)
+            assert await pass_time(signer, 3599.9) == "xA"
+            await signer.sign()
+            assert await pass_time(signer, -3650 * 86_400) == "xA"
+            ticks.advance(10 * 3600)
+            assert await pass_time(signer, 10 * 3600) == "xA"
+            assert len(signer.token.keys) == 2
+
+            # Its time really comes; it is destroyed once that was seen for the whole grace.
+            assert await pass_time(signer, 30 * 86_400) == "xA"
+            ticks.advance(3600)
+            assert await pass_time(signer, 3600) == "-A"
+
+    run(scenario())
+
+
+def test_a_version_that_was_scheduled_anew_is_not_destroyed_by_what_was_seen_of_its_former_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            await signer.rotate()
+            await signer.change(Verb.SCHEDULE_DESTROY, 1)
+            ticks = FakeClock(0)
+            signer.scheduler = signer.make_scheduler("patient", Patience(3600, lambda: ticks() / SECOND))
+            assert await pass_time(signer, 31 * 86_400) == "xA"
+            await signer.change(Verb.RESTORE, 1)
+            await signer.change(Verb.SCHEDULE_DESTROY, 1)
+            ticks.advance(3600)
+
+            assert await pass_time(signer, 3600) == "xA"
 
     run(scenario())
 

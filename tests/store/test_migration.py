@@ -6,13 +6,15 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.config import Config
 
 from hsmsigner.domain.key import KeyName, KeyOrigin, KeyState
 from hsmsigner.domain.rotation_policy import NO_ROTATION
+from hsmsigner.errors import Reason, SignerError
 from hsmsigner.store.engine import open_writer
-from tests.builder import OPERATOR, Signer, check_invariants
+from tests.builder import OPERATOR, Signer, check_invariants, make_signer
 from tests.fakes import FakeToken
 
 _ADDED = {
@@ -69,6 +71,25 @@ def test_a_store_of_the_first_schema_keeps_its_keys_and_can_rotate_them(tmp_path
         assert [one.signature_count for one in counted.versions] == [1, 0]
         await signer.stop()
         check_invariants(database)
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_request_that_made_a_key_before_the_upgrade_still_stands_for_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        token = FakeToken()
+        database = tmp_path / "store.sqlite3"
+        to_first_schema(database)
+        await fill_first_schema(tmp_path, database, token)
+        with sqlite3.connect(database) as old:
+            (used,) = old.execute("SELECT request_id FROM keys").fetchone()
+
+        async with make_signer(tmp_path, token=token) as signer:
+            name, algorithm = KeyName("settlement-eu"), signer.key().algorithm
+            assert await signer.keys.create(OPERATOR, name, algorithm, used) == signer.key()
+            with pytest.raises(SignerError) as caught:
+                await signer.keys.create(OPERATOR, KeyName("another"), algorithm, used)
+            assert caught.value.reason is Reason.REQUEST_ID_REUSED
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
 

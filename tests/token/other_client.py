@@ -59,12 +59,13 @@ def attributes(session: pkcs11.Session, cka_id: bytes) -> dict[str, Any]:
     return shown | {name: public[Attribute[name]] for name in _SHOWN_OF_PUBLIC}
 
 
-def plant(session: pkcs11.Session, cka_id: bytes, *, extractable: bool) -> str:
+def plant(session: pkcs11.Session, cka_id: bytes, *, extractable: bool, label: str = "") -> str:
     """Generate a P-256 pair that may be EXTRACTABLE; gives its SubjectPublicKeyInfo in hex."""
     public, _private = session.create_domain_parameters(
         KeyType.EC, {Attribute.EC_PARAMS: _P256}, local=True
     ).generate_keypair(
         id=cka_id,
+        label=label,
         store=True,
         capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
         private_template={Attribute.EXTRACTABLE: extractable},
@@ -79,6 +80,13 @@ def destroy(session: pkcs11.Session, cka_id: bytes) -> int:
     for entry in found:
         entry.destroy()
     return len(found)
+
+
+def destroy_half(session: pkcs11.Session, cka_id: bytes, half: str) -> int:
+    """Destroy the PUBLIC_KEY or the PRIVATE_KEY of a pair; gives what is left of it."""
+    (found,) = session.get_objects({Attribute.CLASS: ObjectClass[half], Attribute.ID: cka_id})
+    found.destroy()
+    return len(list(session.get_objects({Attribute.ID: cka_id})))
 
 
 def private_keys(session: pkcs11.Session) -> list[str]:
@@ -96,7 +104,9 @@ def _main() -> None:
             case "attributes":
                 answer = attributes(session, cka_id)
             case "plant":
-                answer = plant(session, cka_id, extractable=orders["extractable"])
+                answer = plant(session, cka_id, extractable=orders["extractable"], label=orders.get("object_label", ""))
+            case "destroy_half":
+                answer = destroy_half(session, cka_id, orders["half"])
             case "destroy":
                 answer = destroy(session, cka_id)
             case "private_keys":

@@ -32,7 +32,15 @@ class Issuer:
     private_key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def certify(
-        self, subject: str, public_key: object, *, days: int = 30, begin: datetime = NOW, is_ca: bool = False
+        self,
+        subject: str,
+        public_key: object,
+        *,
+        days: int = 30,
+        begin: datetime = NOW,
+        is_ca: bool = False,
+        path_length: int | None = None,
+        may_certify: bool | None = None,
     ) -> str:
         builder = (
             x509.CertificateBuilder()
@@ -44,7 +52,20 @@ class Issuer:
             .not_valid_after(begin + timedelta(days=days))
         )
         if is_ca:
-            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        if may_certify is not None:
+            usage = x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=may_certify,
+                crl_sign=False,
+                encipher_only=False,
+                decipher_only=False,
+            )
+            builder = builder.add_extension(usage, critical=True)
         return builder.sign(self.private_key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
     def own(self, **options: object) -> str:
@@ -76,6 +97,14 @@ def leaf_first(text: str) -> str:
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
 
 
+def test_chain_as_long_as_its_issuers_allow_is_taken() -> None:
+    middle = ROOT.certify("middle", MIDDLE.private_key.public_key(), is_ca=True, path_length=0, may_certify=True)
+    self_issued = ROOT.certify("root", ROOT.private_key.public_key(), is_ca=True)
+
+    for issuers in (middle + ROOT.own(path_length=1), middle + self_issued + ROOT.own(path_length=1)):
+        assert check_certificate_chain(leaf() + issuers, PAIR.version.public_key, START).issuer == "CN=middle"
+
+
 def test_earliest_end_in_the_chain_is_when_it_expires() -> None:
     text = leaf(days=300) + MIDDLE_CERTIFICATE
 
@@ -92,8 +121,20 @@ def test_earliest_end_in_the_chain_is_when_it_expires() -> None:
         lambda: leaf() + ROOT.certify("middle", MIDDLE.private_key.public_key()) + ROOT.own(),
         lambda: leaf(begin=NOW - timedelta(days=40)),
         lambda: leaf() + MIDDLE.own(begin=NOW - timedelta(days=40)),
+        lambda: leaf() + MIDDLE_CERTIFICATE + ROOT.own(path_length=0),
+        lambda: leaf() + MIDDLE.own(may_certify=False),
     ],
-    ids=["other key", "issuer first", "link left out", "forged issuer", "issuer that is none", "expired", "expired CA"],
+    ids=[
+        "other key",
+        "issuer first",
+        "link left out",
+        "forged issuer",
+        "issuer that is none",
+        "expired",
+        "expired CA",
+        "longer than its root allows",
+        "issuer that must not certify",
+    ],
 )
 def test_chain_that_does_not_hold_is_refused(text: Callable[[], str]) -> None:
     with pytest.raises(SignerError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import google_crc32c
 import pytest
@@ -218,3 +219,24 @@ def test_a_timestamp_is_exact_to_the_microsecond(instant: int) -> None:
     shown = timestamp(Instant(instant))
     assert shown.ToMicroseconds() == instant
     assert format_instant(Instant(instant)).startswith(shown.ToDatetime().strftime("%Y-%m-%dT%H:%M:%S"))
+
+
+def test_a_public_key_is_written_once_however_often_its_version_signs() -> None:
+    first = version(public_key=key_for(ALGORITHMS["ECDSA_P256_SHA256"])[1])
+    later = replace(first, signature_count=5, revision=2, destroy_time=NOW, missing_time=NOW)
+    assert public_key(later) is public_key(first)
+    assert public_key(replace(first, state=KeyState.SUSPENDED)).state == resources_pb2.KEY_STATE_SUSPENDED
+
+
+def test_a_compromised_version_is_shown_as_compromised_when_it_is_destroyed() -> None:
+    seen = version(public_key=key_for(ALGORITHMS["ECDSA_P256_SHA256"])[1], state=KeyState.DESTROYED)
+    assert public_key(seen).state == resources_pb2.KEY_STATE_DESTROYED
+    compromised = replace(seen, scheduled_from=KeyState.COMPROMISED)
+    assert public_key(compromised).state == resources_pb2.KEY_STATE_COMPROMISED
+
+
+def test_destroyed_versions_leave_the_key_sets_and_compromised_ones_stay() -> None:
+    gone = version(state=KeyState.DESTROYED)
+    assert {state for state in KeyState if version(state=state).is_in_key_sets} == {*KeyState} - {KeyState.DESTROYED}
+    assert replace(gone, scheduled_from=KeyState.COMPROMISED).is_in_key_sets
+    assert not replace(gone, scheduled_from=KeyState.DEACTIVATED).is_in_key_sets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 
 import google_crc32c
@@ -150,15 +151,31 @@ class Converter:
         )
 
 
-@lru_cache(maxsize=8192)
 def public_key(version: KeyVersion) -> resources_pb2.PublicKey:
     """Write a public key out. The answer is shared: it is sent, never changed."""
+    # Looked up by what is shown alone: with its count in it, a busy version would fill the cache by itself.
+    shown = replace(
+        version,
+        # COMPROMISED is for good: a verifier must not lose sight of it when the version is destroyed.
+        state=KeyState.COMPROMISED if version.is_compromised else version.state,
+        destroy_time=None,
+        scheduled_from=None,
+        is_destroying=False,
+        missing_time=None,
+        signature_count=0,
+        revision=0,
+    )
+    return _public_key(shown)
+
+
+# With certificates and JWK, an entry may take 20 KiB.
+@lru_cache(maxsize=4096)
+def _public_key(version: KeyVersion) -> resources_pb2.PublicKey:
     jwk = to_jwk(version)
     return resources_pb2.PublicKey(
         name=str(version.name),
         algorithm=_algorithm(version.algorithm),
-        # COMPROMISED is for good: a verifier must not lose sight of it when the version is destroyed.
-        state=_state(KeyState.COMPROMISED if version.is_compromised else version.state),
+        state=_state(version.state),
         der=version.public_key,
         der_crc32c=google_crc32c.value(version.public_key),
         pem=to_pem(version.public_key),

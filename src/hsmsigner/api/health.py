@@ -1,4 +1,4 @@
-"""grpc.health.v1, per service: true only while the token answers and the log can be written."""
+"""grpc.health.v1, per service: true only while the token answers and the log can be written; and of the key pairs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
+from hsmsigner.domain.key import KeyVersion
 from hsmsigner.errors import SignerError
 from hsmsigner.operations.ports import Token
 
@@ -22,6 +23,9 @@ NEEDS_TOKEN = {
     "hsmsigner.v1.PolicyService": False,
     "hsmsigner.v1.AuditService": False,
 }
+# Of no service, and no part of "": whether the token has every pair that the store says it has. Who waits for another
+# key must not be sent away because of one that is lost.
+PAIRS = "hsmsigner.pairs"
 CHECK_EVERY_S = 1.0
 # While something is missing, its return should be seen soon.
 RECHECK_EVERY_S = 0.1
@@ -32,10 +36,14 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health:
     """Looks at token and log every second and sets the statuses that clients and orchestrators read."""
 
-    def __init__(self, token: Token, can_record: Callable[[], bool]) -> None:
+    def __init__(
+        self, token: Token, can_record: Callable[[], bool], missing_pairs: Callable[[], list[KeyVersion]]
+    ) -> None:
         self._token = token
         self._can_record = can_record
+        self._missing_pairs = missing_pairs
         self._shown: dict[str, bool] = {}
+        self._missing: list[str] | None = None
         self.servicer = aio.HealthServicer()
 
     async def run(self) -> None:
@@ -53,6 +61,12 @@ class Health:
                 self._shown[service] = is_serving
                 await self.servicer.set(service, _SERVING if is_serving else _NOT_SERVING)
                 _log.info("health", extra={"service": service or "(all)", "serving": is_serving})
+
+        missing = [str(version.name) for version in self._missing_pairs()]
+        if missing != self._missing:
+            self._missing = missing
+            await self.servicer.set(PAIRS, _NOT_SERVING if missing else _SERVING)
+            _log.info("health", extra={"service": PAIRS, "serving": not missing, "missing": missing})
 
     async def leave(self) -> None:
         """Say NOT_SERVING for good: the appliance is stopping."""

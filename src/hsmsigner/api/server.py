@@ -27,7 +27,7 @@ from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing
 
 # gRPC reads a whole message into memory before anybody is asked whether the caller may: this bounds what a client
 # without any grant can make us hold. A batch of large messages must be cut accordingly.
-_MAX_REQUEST_BYTES = 8 * 2**20
+MAX_REQUEST_BYTES = 8 * 2**20
 _SERVICES = ("SigningService", "KeyService", "PolicyService", "AuditService")
 
 
@@ -105,7 +105,7 @@ class ApiServer:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", max(_MAX_REQUEST_BYTES, settings.limits.message_bytes + 2**16)),
+        ("grpc.max_receive_message_length", max(MAX_REQUEST_BYTES, settings.limits.message_bytes + 2**16)),
         # What was signed must also be answered, JWS with their payloads included.
         ("grpc.max_send_message_length", -1),
         # Without it a second server could share the port unnoticed, and half of the calls would go there.

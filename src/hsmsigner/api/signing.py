@@ -77,7 +77,7 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     ) -> signing_pb2.ListPublicKeysResponse:
         size, start = page_size(request.page_size), page_start(request.page_token)
         keys = self._keys.list(current_principal(), Right.GET_PUBLIC_KEY)
-        versions = [version for key in keys for version in key.versions]
+        versions = [version for key in keys for version in key.versions if version.is_in_key_sets]
         page = versions[start : start + size]
         return signing_pb2.ListPublicKeysResponse(
             public_keys=map(public_key, page),

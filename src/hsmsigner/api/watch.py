@@ -54,4 +54,5 @@ def _visible_keys(governance: Governance, principal: Principal) -> list[resource
         for key in governance.keys.values()
         if Right.GET_PUBLIC_KEY in governance.policy.entitlement(principal.text, str(key.name)).rights
         for version in key.versions
+        if version.is_in_key_sets
     ]

@@ -22,7 +22,8 @@ _TIMEOUT_S = 4.0
 def health(
     profile: ProfileOption,
     service: Annotated[
-        str, typer.Option(help="One service, such as hsmsigner.v1.SigningService; the whole appliance without it.")
+        str,
+        typer.Option(help="One service, such as hsmsigner.v1.SigningService; hsmsigner.pairs: no key pair is missing."),
     ] = "",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.", min=0.1)] = _TIMEOUT_S,
     *,

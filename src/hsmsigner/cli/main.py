@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from hsmsigner.cli import audit, keys, policy
 from hsmsigner.cli.bench import bench
@@ -17,9 +19,13 @@ from hsmsigner.cli.output import EXIT_CODE_MEANINGS, ExitCode, print_fault, prin
 from hsmsigner.cli.rotate import rotate
 from hsmsigner.cli.serve import serve
 from hsmsigner.cli.sign import sign
+from hsmsigner.cli.standard_output import OutputLostError, guard_output
 from hsmsigner.client import ProfileError, SigningClientError
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.verifier import VerificationError
+
+# What a shell says of a program whose reader has gone, and what scripts with `| head` expect.
+_ENDED_BY_SIGPIPE = 128 + signal.SIGPIPE
 
 _EPILOG = "\n\n".join(
     ("Exit codes:", *(f"{code.value}  {EXIT_CODE_MEANINGS[code]}" for code in ExitCode)),
@@ -59,10 +65,32 @@ def build_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line of this process; always ends it with one of `ExitCode`."""
+    """Run the command line of this process; always ends it with one of `ExitCode`, or as if by a signal."""
     as_json = "--json" in sys.argv
+    guard_output()
     try:
-        build_app()(prog_name="hsmsigner")
+        try:
+            _run(as_json=as_json)
+        finally:
+            sys.stdout.flush()
+    except OutputLostError as error:
+        if error.is_unwanted:
+            sys.exit(_ENDED_BY_SIGPIPE)
+        print_fault(str(error), as_json=as_json)
+        sys.exit(ExitCode.REFUSED)
+
+
+def _run(*, as_json: bool) -> None:
+    try:
+        # In JSON mode typer leaves the printing of usage errors, and the exit, to us.
+        code = build_app()(prog_name="hsmsigner", standalone_mode=not as_json)
+        sys.exit(code or ExitCode.DONE)
+    except TyperException as error:
+        print_fault(error.format_message(), as_json=as_json)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        print_fault("aborted", as_json=as_json)
+        sys.exit(ExitCode.REFUSED)
     except SigningClientError as error:
         sys.exit(print_refusal(error, as_json=as_json))
     except VerificationError as error:

@@ -20,6 +20,7 @@ from hsmsigner.client.values import (
     PreparedRequest,
     Signature,
     SignItem,
+    check_batch_size,
     prepare,
     read_response,
     read_result,
@@ -79,13 +80,17 @@ class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls):
     ) -> Signature:
         """Sign one message (or digest) with a key, within `timeout_s`, retries included.
 
-        Goes over the client's one stream, or as a call of its own with `unary`.
+        Goes over the client's one stream, or as a call of its own with `unary`, or where it is very large.
         """
         request = prepare(SignItem(name, message, digest, request_id, output_format, labels, validate_only))
-        if not unary:
-            waiter: asyncio.Future[Signature] = self._loop.create_future()
-            self._multiplexer.submit(request, waiter, time.monotonic() + timeout_s)
-            return await waiter
+        if unary or request.is_large:
+            return await self.sign_alone(request, timeout_s)
+        waiter: asyncio.Future[Signature] = self._loop.create_future()
+        self._multiplexer.submit(request, waiter, time.monotonic() + timeout_s)
+        return await waiter
+
+    async def sign_alone(self, request: PreparedRequest, timeout_s: float) -> Signature:
+        """Sign in a call of its own; for the sync client, which prepares requests itself."""
         response = await change_until_answered(self._connection.signing.Sign, request.message(), timeout_s)
         answer = read_response(request, response)
         if isinstance(answer, ChecksumMismatch):
@@ -100,11 +105,16 @@ class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls):
     async def batch_sign(
         self, items: Sequence[SignItem], *, all_or_nothing: bool = False, timeout_s: float = 30.0
     ) -> list[Signature | SigningClientError]:
-        """Sign 1 to 1024 items in one call; one outcome per item, in order. Items are not retried by themselves."""
+        """Sign 1 to 1024 items, 8 MiB in all, in one call; one outcome per item, in order.
+
+        Items are not retried by themselves.
+        """
         requests = [prepare(item) for item in items]
         call = signing_pb2.BatchSignRequest(
             requests=[request.message() for request in requests], all_or_nothing=all_or_nothing
         )
+        if len(items) > 1:
+            check_batch_size(call.ByteSize())
         response = await change_until_answered(self._connection.signing.BatchSign, call, timeout_s)
         if len(response.results) != len(requests):
             raise ChecksumMismatch(

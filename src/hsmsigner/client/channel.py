@@ -17,6 +17,7 @@ from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
+# Answers, and the largest single message that a server may be configured to take; see also `values.REQUEST_BYTES`.
 _MESSAGE_BYTES = 65 * 2**20
 _OPTIONS = (
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),

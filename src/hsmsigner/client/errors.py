@@ -6,6 +6,7 @@ client does not know yet is classed by its gRPC code, and an unknown code as `Ou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -186,6 +187,9 @@ _CLASS_OF_CODE: dict[grpc.StatusCode, type[SigningClientError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
 }
 
+# gRPC refused to read, or to send, a whole request. (What the client will not read begins with "CLIENT: Received".)
+_TOO_LARGE = re.compile(r"(?:SERVER: Received|CLIENT: Sent|Sent) message larger than max \((\d+) vs\. (\d+)\)")
+
 # gRPC itself made the status: the transport gave up, and no server spoke.
 _REASON_OF_BARE_CODE = {
     grpc.StatusCode.UNAVAILABLE: "CONNECTION_LOST",
@@ -227,6 +231,12 @@ def error_of_status(status: status_pb2.Status) -> SigningClientError:
     )
 
 
+def too_large(message: str, observed: int, limit: int, grpc_code: grpc.StatusCode | None = None) -> InvalidRequest:
+    """More bytes than may be sent."""
+    metadata = {"observed": str(observed), "limit": str(limit)}
+    return InvalidRequest("MESSAGE_TOO_LARGE", message, metadata=metadata, grpc_code=grpc_code)
+
+
 def error_of_call(error: grpc.aio.AioRpcError, *, changes_something: bool) -> SigningClientError:
     """Read what a whole call ended with.
 
@@ -239,6 +249,9 @@ def error_of_call(error: grpc.aio.AioRpcError, *, changes_something: bool) -> Si
             except DecodeError:
                 break
     code = error.code()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (match := _TOO_LARGE.match(error.details() or "")):
+        size, limit = map(int, match.groups())
+        return too_large(f"the request has {size} bytes; this server reads up to {limit}", size, limit, code)
     reason = _REASON_OF_BARE_CODE.get(code, code.name)
     kind = _CLASS_OF_CODE.get(code, OutcomeUnknown)
     if reason in ("CONNECTION_LOST", "NO_ANSWER_IN_TIME"):

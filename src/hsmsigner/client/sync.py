@@ -87,22 +87,10 @@ class SignerClient(KeyCalls, CertificateCalls):
         unary: bool = False,
     ) -> Signature:
         """Sign one message (or digest) with a key, within `timeout_s`, retries included."""
-        if unary:
-            return self._run(
-                self._client.sign(
-                    name,
-                    message,
-                    digest=digest,
-                    request_id=request_id,
-                    output_format=output_format,
-                    labels=labels,
-                    validate_only=validate_only,
-                    timeout_s=timeout_s,
-                    unary=True,
-                )
-            )
         # Prepared in the caller's thread, so that a wrong request is its caller's error and costs the loop nothing.
         request = prepare(SignItem(name, message, digest, request_id, output_format, labels, validate_only))
+        if unary or request.is_large:
+            return self._run(self._client.sign_alone(request, timeout_s))
         waiter: Future[Signature] = Future()
         self._post(request, waiter, time.monotonic() + timeout_s)
         try:
@@ -128,7 +116,10 @@ class SignerClient(KeyCalls, CertificateCalls):
     def batch_sign(
         self, items: Sequence[SignItem], *, all_or_nothing: bool = False, timeout_s: float = 30.0
     ) -> list[Signature | SigningClientError]:
-        """Sign 1 to 1024 items in one call; one outcome per item, in order. Items are not retried by themselves."""
+        """Sign 1 to 1024 items, 8 MiB in all, in one call; one outcome per item, in order.
+
+        Items are not retried by themselves.
+        """
         return self._run(self._client.batch_sign(items, all_or_nothing=all_or_nothing, timeout_s=timeout_s))
 
     def get_policy(self) -> policy_pb2.Policy:

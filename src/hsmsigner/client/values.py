@@ -10,11 +10,20 @@ from typing import Any
 
 import google_crc32c
 
-from hsmsigner.client.errors import ChecksumMismatch, InvalidRequest, SigningClientError, Violation, error_of_status
+from hsmsigner.client.errors import (
+    ChecksumMismatch,
+    InvalidRequest,
+    SigningClientError,
+    Violation,
+    error_of_status,
+    too_large,
+)
 from hsmsigner.pb import resources_pb2, signing_pb2
 
 # The most that any appliance may be configured to take; more would break the stream it shares with other calls.
 _LARGEST_INPUT = 64 * 2**20
+# What every server reads in one message; more only where it is configured to take larger messages to sign.
+REQUEST_BYTES = 8 * 2**20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -77,6 +86,11 @@ class PreparedRequest:
     request_id: str
     frame: bytes
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a server may not read it at all; then it goes alone, or it would end the stream for all others."""
+        return len(self.frame) > REQUEST_BYTES
+
     def message(self) -> signing_pb2.SignRequest:
         """The request itself, for the calls that are not a stream."""
         return signing_pb2.StreamSignRequest.FromString(self.frame).requests[0]
@@ -91,7 +105,8 @@ def prepare(item: SignItem) -> PreparedRequest:
     if (item.message is None) == (item.digest is None):
         raise _invalid("message", "give exactly one of message and digest")
     if item.message is not None and len(item.message) > _LARGEST_INPUT:
-        raise InvalidRequest("MESSAGE_TOO_LARGE", f"message: {len(item.message)} bytes, at most {_LARGEST_INPUT}")
+        size = len(item.message)
+        raise too_large(f"message: {size} bytes, at most {_LARGEST_INPUT}", size, _LARGEST_INPUT)
     output_format = _FORMATS.get(item.output_format)
     if output_format is None:
         raise _invalid("output_format", f"must be one of {', '.join(_FORMATS)}")
@@ -113,6 +128,18 @@ def prepare(item: SignItem) -> PreparedRequest:
         return PreparedRequest(item.name, request_id, frame.SerializeToString(deterministic=True))
     except (TypeError, ValueError) as error:
         raise _invalid("request", f"cannot be written: {error}") from error
+
+
+def check_batch_size(size: int) -> None:
+    """See that every server can read a batch of this many bytes.
+
+    Raises:
+        InvalidRequest: MESSAGE_TOO_LARGE; nothing was sent.
+    """
+    if size > REQUEST_BYTES:
+        raise too_large(
+            f"the batch has {size} bytes; a batch takes up to {REQUEST_BYTES}, send it in parts", size, REQUEST_BYTES
+        )
 
 
 def read_result(request: PreparedRequest, result: signing_pb2.SignResult) -> Signature | SigningClientError:

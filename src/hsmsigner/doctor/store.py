@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hsmsigner.config import Settings
 from hsmsigner.doctor.finding import Finding, fault, fine, warning
+from hsmsigner.doctor.pairs import check_pairs
 
 _BYTES_NEEDED = 64 * 2**20
 _BYTES_WANTED = 2**30
@@ -38,6 +39,7 @@ def check_store(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield fine("store", f"{database} does not exist yet; the first start makes it")
         return
     yield _newest_record(database, now)
+    yield from check_pairs(database)
 
 
 def _writable(folder: Path) -> Finding:

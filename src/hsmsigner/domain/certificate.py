@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,8 +46,10 @@ def check_certificate_chain(text: str, public_key: bytes, now: Instant) -> Certi
             raise _invalid(f"certificate {number} ends before it begins")
         if _expiry(certificate) <= now:
             raise _invalid(f"certificate {number} expired at {format_instant(_expiry(certificate))}")
+    below = 0  # issuers under this one that are not self-issued (RFC 5280 section 6.1.4 l, m)
     for number, (certificate, issuer) in enumerate(pairwise(chain), start=1):
-        _check_link(number, certificate, issuer)
+        below += number > 1 and certificate.subject != certificate.issuer
+        _check_link(number, certificate, issuer, below)
     return CertificateChain(
         "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in chain),
         min(map(_expiry, chain)),
@@ -82,7 +85,7 @@ def _parse(text: str) -> list[x509.Certificate]:
     return chain
 
 
-def _check_link(number: int, certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+def _check_link(number: int, certificate: x509.Certificate, issuer: x509.Certificate, below: int) -> None:
     try:
         certificate.verify_directly_issued_by(issuer)
         constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -92,6 +95,13 @@ def _check_link(number: int, certificate: x509.Certificate, issuer: x509.Certifi
         constraints = x509.BasicConstraints(ca=False, path_length=None)
     if not constraints.ca:
         raise _invalid(f"certificate {number + 1} is not that of an issuer (basic constraints)")
+    if constraints.path_length is not None and below > constraints.path_length:
+        allowed = constraints.path_length
+        raise _invalid(f"certificate {number + 1} allows {allowed} issuers under it, and the chain has {below}")
+    with suppress(x509.ExtensionNotFound):
+        # Without the extension, every use is allowed (RFC 5280 section 4.2.1.3).
+        if not issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+            raise _invalid(f"certificate {number + 1} must not sign certificates (key usage)")
 
 
 def _public_key(certificate: x509.Certificate) -> bytes:

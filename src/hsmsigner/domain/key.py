@@ -143,6 +143,19 @@ class KeyVersion:
         return KeyState.COMPROMISED in (self.state, self.scheduled_from if is_gone else None)
 
     @property
+    def is_missing(self) -> bool:
+        """Whether the token was found to lack the pair, which was not destroyed."""
+        return self.missing_time is not None and self.state is not KeyState.DESTROYED and not self.is_destroying
+
+    @property
+    def is_in_key_sets(self) -> bool:
+        """Whether verifiers are told of it unasked, or a key set would grow with every rotation for ever.
+
+        A destroyed version is found by its name alone, unless it was compromised: that must not be lost sight of.
+        """
+        return self.state is not KeyState.DESTROYED or self.is_compromised
+
+    @property
     def etag(self) -> str:
         """Changes with every change of the version (AIP-154)."""
         return f"v{self.revision}"

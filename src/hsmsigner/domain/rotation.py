@@ -7,11 +7,11 @@ are done: a clock that jumps forward hurries them and skips none; one that jumps
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
-from hsmsigner.domain.key import Key, KeyState, KeyVersion
-from hsmsigner.domain.principal import APPLIANCE
+from hsmsigner.domain.key import Key, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.rotation_policy import Rotation
 
 # However late a version is found to be due for destruction, an operator has this long to restore it.
@@ -68,6 +68,8 @@ class Destroy:
     version: KeyVersion
 
 
+# A version and its `destroy_time`.
+DueDestruction = tuple[VersionName, Instant]
 RotationStep = MakeVersion | Vouch | TakeOver
 Step = RotationStep | BeginRotation | Deactivate | ScheduleDestroy | Destroy
 
@@ -80,8 +82,10 @@ class PrimaryFacts:
     certificate_expire_time: Instant | None = None
 
 
-def next_step(key: Key, now: Instant, facts: PrimaryFacts) -> Step | None:
+def next_step(key: Key, now: Instant, facts: PrimaryFacts, ripe: Container[DueDestruction]) -> Step | None:
     """The one thing that is due first; None when nothing is.
+
+    Of the versions that were to be destroyed by now, only the `ripe` ones are.
 
     What needs no token comes first, and destruction last: a token that is away holds up neither the end of an overlap
     nor, when it refuses to destroy, the next rotation.
@@ -97,11 +101,15 @@ def next_step(key: Key, now: Instant, facts: PrimaryFacts) -> Step | None:
         cause = due_cause(key, now, facts)
         if cause is not None:
             return BeginRotation(cause)
-    return _destruction(key, now)
+    return _destruction(key, now, ripe)
 
 
-def rotation_step(key: Key, now: Instant) -> RotationStep | None:
-    """The next step of the rotation under way, if it is due."""
+def rotation_step(key: Key, now: Instant, *, is_ordered: bool = False) -> RotationStep | None:
+    """The next step of the rotation under way, if it is due.
+
+    Who suspends a key wants it to sign nothing, and a version that takes over signs: while the primary is SUSPENDED,
+    nothing takes over that was planned before. `is_ordered` says that somebody orders it now.
+    """
     rotation = key.rotation
     if rotation is None:
         return None
@@ -110,8 +118,7 @@ def rotation_step(key: Key, now: Instant) -> RotationStep | None:
         return MakeVersion(rotation)
     if not rotation.is_vouched:
         return Vouch(rotation)
-    # Who suspends a key wants it to sign nothing; only who rotates it by command overrules that.
-    is_held = key.primary.state is KeyState.SUSPENDED and rotation.principal == APPLIANCE.text
+    is_held = key.primary.state is KeyState.SUSPENDED and not is_ordered
     return TakeOver(rotation) if now >= rotation.activate_time and not is_held else None
 
 
@@ -154,17 +161,29 @@ def _is_over(version: KeyVersion, now: Instant) -> bool:
     return is_usable and version.deactivate_time is not None and now >= version.deactivate_time
 
 
-def _destruction(key: Key, now: Instant) -> ScheduleDestroy | Destroy | None:
+def due_destructions(key: Key, now: Instant) -> list[DueDestruction]:
+    """Which versions are to be destroyed by schedule, their time having come."""
+    return [
+        (version.name, version.destroy_time)
+        for version in key.versions
+        if version.state is KeyState.DESTROY_SCHEDULED
+        and version.destroy_time is not None
+        and now >= version.destroy_time
+        and version.name.number != key.primary_number
+    ]
+
+
+def _destruction(key: Key, now: Instant, ripe: Container[DueDestruction]) -> ScheduleDestroy | Destroy | None:
     after_us = key.rotation_policy.destroy_after_us
+    due = {one[0] for one in due_destructions(key, now) if one in ripe}
     for version in key.versions:
         if version.name.number == key.primary_number:
             continue
         # One that was restored (it has a `scheduled_from`) was wanted back by somebody: it is left alone.
         if after_us and version.state is KeyState.DEACTIVATED and version.scheduled_from is None:
-            due = (version.deactivate_time or now) + after_us
-            return ScheduleDestroy(version, Instant(max(due, now + min(after_us, _LAST_CHANCE_US))))
-        if version.state is KeyState.DESTROY_SCHEDULED and (
-            version.is_destroying or (version.destroy_time is not None and now >= version.destroy_time)
-        ):
+            time = (version.deactivate_time or now) + after_us
+            return ScheduleDestroy(version, Instant(max(time, now + min(after_us, _LAST_CHANCE_US))))
+        is_begun = version.state is KeyState.DESTROY_SCHEDULED and version.is_destroying
+        if is_begun or version.name in due:
             return Destroy(version)
     return None

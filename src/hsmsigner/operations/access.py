@@ -24,13 +24,13 @@ def require_right(governance: Governance, principal: Principal, *rights: Right) 
         )
 
 
-def require_key_right(governance: Governance, principal: Principal, name: KeyName, right: Right) -> None:
-    """See that the principal holds a right over the name of a key, which need not exist yet.
+def require_key_rights(governance: Governance, principal: Principal, name: KeyName, *rights: Right) -> None:
+    """See that the principal holds every one of the rights over the name of a key, which need not exist yet.
 
     Raises:
         SignerError: KEY_NOT_FOUND_OR_FORBIDDEN.
     """
-    if right not in governance.policy.entitlement(principal.text, str(name)).rights:
+    if not governance.policy.entitlement(principal.text, str(name)).rights.issuperset(rights):
         raise not_found_or_forbidden(name)
 
 

@@ -12,12 +12,14 @@ from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError, invalid_field
-from hsmsigner.operations.access import require_key_right
+from hsmsigner.operations.access import require_key_rights
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair
 
 _LONGEST_CKA_ID = 255
+# Who may only manage what is there must not bring in a key whose maker nobody here knows.
+_RIGHTS = (Right.CREATE_KEY, Right.MANAGE_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Adoption:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, INVALID_FIELD, KEY_NOT_ON_TOKEN, KEY_NOT_PROTECTED, KEY_EXISTS,
                 ROTATION_IN_PROGRESS, TOKEN_REFUSED, TOKEN_UNAVAILABLE.
         """
-        require_key_right(self._changes.governance, principal, name, Right.MANAGE_KEY)
+        require_key_rights(self._changes.governance, principal, name, *_RIGHTS)
         cause.check()
         if not 1 <= len(wanted.cka_id) <= _LONGEST_CKA_ID:
             raise invalid_field("cka_id", f"must be 1-{_LONGEST_CKA_ID} bytes")
@@ -61,7 +63,9 @@ class Adoption:
             )
             raise SignerError(Reason.KEY_NOT_PROTECTED, message, field="allow_unprotected")
         async with self._changes.begin() as change:
-            require_key_right(change.governance, principal, name, Right.MANAGE_KEY)
+            require_key_rights(change.governance, principal, name, *_RIGHTS)
+            details = str(name), wanted.algorithm.name, wanted.cka_id.hex(), wanted.allow_unprotected
+            change.claim("AdoptKeyVersion", cause, *details)
             return _adopt(change, name, wanted, pair, cause)
 
 

@@ -12,10 +12,12 @@ from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.record import Entry
 from hsmsigner.domain.rotation_policy import Rotation
+from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.access import check_reason, not_found_or_forbidden, visible_key
+from hsmsigner.operations.commands import Command, is_known, remember
 from hsmsigner.operations.governance import Governance, GovernanceCache
-from hsmsigner.operations.ports import Store, Transaction
+from hsmsigner.operations.ports import RequestKey, Store, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,25 @@ class Change:
     governance: Governance
     now: Instant
     entries: list[Entry] = field(default_factory=list)
+    # To be remembered if this change has an effect.
+    command: Command | None = None
 
     @property
     def next_sequence(self) -> int:
         """Sequence number the next record will have."""
         return self.transaction.next_sequence + len(self.entries)
+
+    def claim(self, method: str, cause: Cause, *details: str | int | bool | None) -> bool:
+        """Have the cause's request_id stand for this command, if it comes to an effect; whether it did so before.
+
+        Raises:
+            SignerError: REQUEST_ID_REUSED, it stands for another.
+        """
+        request = RequestKey(cause.principal.text, RequestId(cause.request_id))
+        command = Command(request, method, (*details, cause.reason))
+        is_repeated = is_known(self.transaction, command)
+        self.command = None if is_repeated else command
+        return is_repeated
 
     def record(self, kind: str, subject: KeyName | VersionName, cause: Cause, **more: object) -> None:
         """Add a record about a key or a version."""
@@ -140,6 +156,8 @@ class KeyChanges:
             change = Change(transaction, self._governance.within(transaction), now)
             yield change
             if change.entries:
+                if change.command is not None:
+                    remember(transaction, change.command, now)
                 transaction.append(change.entries, now)
                 transaction.raise_epoch()
         if change.entries:

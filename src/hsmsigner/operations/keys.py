@@ -19,7 +19,8 @@ from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.record import Entry
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.access import require_key_right, visible_key, visible_version
+from hsmsigner.operations.access import require_key_rights, visible_key, visible_version
+from hsmsigner.operations.commands import Command, is_known, remember
 from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.pairs import fresh_cka_id, make_pair
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair, Transaction
@@ -55,7 +56,7 @@ class Keys:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS,
                 ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED, TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE.
         """
-        require_key_right(self._governance.newest, principal, name, Right.CREATE_KEY)
+        require_key_rights(self._governance.newest, principal, name, Right.CREATE_KEY)
         await self._require_algorithm(algorithm)
         request = RequestKey(principal.text, request_id)
         return await self._unhurried.run(self._create(principal, name, algorithm, request, validate_only=validate_only))
@@ -159,18 +160,19 @@ class Keys:
         async with self._store.transaction() as transaction:
             governance = self._governance.within(transaction)
             # Again, now that nothing can change: the policy may have been replaced since the first look.
-            require_key_right(governance, principal, wanted.name, Right.CREATE_KEY)
+            require_key_rights(governance, principal, wanted.name, Right.CREATE_KEY)
             owner = transaction.keys.request_for(wanted.name)
             now = self._now(transaction.last_time)
-            if any(name != wanted.name for name in transaction.keys.names_of(wanted.request)):
-                message = "this request_id made another key; take a fresh one for each request"
-                raise SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id")
+            command = Command(wanted.request, "CreateKey", (str(wanted.name), wanted.algorithm.name))
+            is_repeated = is_known(transaction, command)
             if owner is not None:
                 return _already_reserved(transaction, governance, wanted, owner)
             if validate_only:
                 nothing_yet = TokenKeyPair(b"", local=False, always_sensitive=False, never_extractable=False)
                 return _complete_key(replace(_version(wanted, nothing_yet, now), state=KeyState.PRE_ACTIVATION))
             transaction.keys.insert_pending(wanted, now)
+            if not is_repeated:
+                remember(transaction, command, now)
             transaction.append([_entry("key.requested", wanted)], now)
             return wanted
 
@@ -206,13 +208,9 @@ def _already_reserved(
     """What the name stands for, if the same request asked for it."""
     if owner != wanted.request:
         raise SignerError(Reason.KEY_EXISTS, f"{wanted.name} exists already; choose another key_id")
-    there = governance.key(wanted.name) or next(
+    return governance.key(wanted.name) or next(
         pending for pending in transaction.keys.load_pending() if pending.name == wanted.name
     )
-    if there.algorithm != wanted.algorithm:
-        message = "this request_id asked for a key with another algorithm; take a fresh one for each request"
-        raise SignerError(Reason.REQUEST_ID_REUSED, message, field="request_id")
-    return there
 
 
 def _may_see(governance: Governance, principal: Principal, key: Key, right: Right | None) -> bool:

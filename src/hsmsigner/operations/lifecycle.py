@@ -17,7 +17,8 @@ from hsmsigner.operations.access import check_etag, visible_key
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
 from hsmsigner.operations.ports import Store, Token
-from hsmsigner.operations.rotation import Rotations, call_off
+from hsmsigner.operations.rotation import Rotations
+from hsmsigner.operations.rotation_changes import call_off, call_off_unmade, is_unmade
 
 
 class Lifecycle:
@@ -65,6 +66,8 @@ class Lifecycle:
     ) -> KeyVersion:
         """Do one verb. `delay_us` goes with SCHEDULE_DESTROY.
 
+        DEACTIVATE of a version that the token has not made yet calls its rotation off.
+
         Raises:
             SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, INVALID_FIELD, ETAG_MISMATCH, WRONG_STATE; with DESTROY also
                 TOKEN_UNAVAILABLE, after which the destruction goes on by itself.
@@ -74,13 +77,21 @@ class Lifecycle:
         if verb is Verb.ACTIVATE:
             return await self._rotations.activate(principal, name, cause, etag=etag)
         async with self._changes.begin() as change:
-            key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
-            check_etag(etag, version.etag)
+            key = change.permitted_key(principal, name.key, Right.MANAGE_KEY)
+            calls_off = verb is Verb.DEACTIVATE and is_unmade(key, name)
+            if calls_off:
+                check_etag(etag, key.etag)
+                version = call_off_unmade(change, key, cause)
+            else:
+                key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
+                check_etag(etag, version.etag)
             if verb is Verb.DESTROY:
                 begin_destroying(change, version, cause)
-            else:
+            elif not calls_off:
                 due = destroy_time_after(delay_us, change.now) if verb is Verb.SCHEDULE_DESTROY else None
                 version = change_within(change, verb, key, version, cause, destroy_time=due)
+        if calls_off:
+            await self._rotations.discard(version.cka_id, version.algorithm)
         return await self.finish_destroying(name, cause) if verb is Verb.DESTROY else version
 
     async def finish_destroying(self, name: VersionName, cause: Cause) -> KeyVersion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from hsmsigner.domain.key import CkaId
+from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import PendingKey, Token, TokenKeyPair
 
 # CKA_ID is random: not derived from the key, not counted, so two appliances on one device never meet. 16 bytes fit
@@ -25,4 +26,15 @@ async def make_pair(token: Token, pending: PendingKey, *, is_new: bool) -> Token
     """
     # Looking for what is not there makes the token be opened afresh, which interrupts all signing for a moment.
     pair = None if is_new else await token.find(pending.cka_id, pending.algorithm)
-    return pair or await token.generate(pending.cka_id, str(pending.version), pending.algorithm)
+    if pair is not None:
+        return pair
+    try:
+        return await token.generate(pending.cka_id, str(pending.version), pending.algorithm)
+    except SignerError as error:
+        if error.reason is not Reason.TOKEN_REFUSED:
+            raise
+        # Taken by the same pair, if another frontend or a try that was thought to be lost made it meanwhile.
+        pair = await token.find(pending.cka_id, pending.algorithm, is_sure=False)
+        if pair is None:
+            raise
+        return pair

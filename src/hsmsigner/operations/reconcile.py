@@ -13,7 +13,7 @@ from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import KeyState, KeyVersion
 from hsmsigner.domain.principal import APPLIANCE
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.key_changes import Cause, KeyChanges
 from hsmsigner.operations.ports import Store, Token
 
@@ -43,6 +43,11 @@ async def compare_with_token(
             if is_missing != (version.missing_time is not None):
                 await _record(changes, version, is_missing=is_missing)
     return missing
+
+
+def missing_pairs(governance: Governance) -> list[KeyVersion]:
+    """The versions whose pair the token was found to lack, as it should not."""
+    return [version for key in governance.keys.values() for version in key.versions if version.is_missing]
 
 
 async def _is_there(token: Token, version: KeyVersion) -> bool:

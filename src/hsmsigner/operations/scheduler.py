@@ -21,17 +21,21 @@ from hsmsigner.domain.rotation import (
     BeginRotation,
     Deactivate,
     Destroy,
+    DueDestruction,
     PrimaryFacts,
     ScheduleDestroy,
     Step,
+    due_destructions,
     next_step,
 )
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
 from hsmsigner.operations.lifecycle import Lifecycle, begin_destroying, change_within
-from hsmsigner.operations.ports import Store
-from hsmsigner.operations.rotation import Rotations, planned_rotation
+from hsmsigner.operations.patience import Patience
+from hsmsigner.operations.ports import TOKEN_ANSWERED, Store
+from hsmsigner.operations.rotation import Rotations
+from hsmsigner.operations.rotation_changes import planned_rotation
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ ROUND_EVERY_S = 1.0
 # A key whose step failed is left alone for this long, doubled each time up to the longest.
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
-# Nothing was tried in vain while the token was away: what waits for it goes on soon after it is back.
+# Nothing was tried in vain while the token was away: what waits for it goes on soon after it is back. Not so when the
+# token answered: to try again may be to have it opened afresh, which interrupts signing.
 _LONGEST_PAUSE_FOR_TOKEN_S = 5.0
 _MOST_AT_ONCE = 4
 _OVER = Cause(APPLIANCE, "the overlap is over")
@@ -61,12 +66,15 @@ class Scheduler:
         lifecycle: Lifecycle,
         *,
         holder: str,
+        patience: Patience,
     ) -> None:
         self._clock = clock
         self._changes = KeyChanges(store, governance, clock)
         self._rotations = rotations
         self._lifecycle = lifecycle
         self._holder = holder
+        self._patience = patience
+        self._ripe: frozenset[DueDestruction] = frozenset()
         self._at_work: dict[KeyName, asyncio.Task[None]] = {}
         self._paused: dict[KeyName, tuple[float, float]] = {}
         self._room = asyncio.Semaphore(_MOST_AT_ONCE)
@@ -94,11 +102,12 @@ class Scheduler:
             if not change.transaction.leases.take(LEASE, self._holder, self._clock(), LEASE_US):
                 return False
             counts = change.transaction.keys.signature_counts()
-            due = [
-                key.name
-                for key in change.governance.keys.values()
-                if next_step(key, change.now, primary_facts(key, counts.get(key.primary.name, 0))) is not None
-            ]
+            keys = change.governance.keys.values()
+            # By the machine's clock: after a jump that was set right, the time of the log stays ahead of it.
+            now = self._clock()
+            self._ripe = self._patience.observe(one for key in keys for one in due_destructions(key, now))
+            facts = {key.name: primary_facts(key, counts.get(key.primary.name, 0)) for key in keys}
+            due = [key.name for key in keys if next_step(key, change.now, facts[key.name], self._ripe) is not None]
         for name in due:
             if name not in self._at_work and not self._rotations.is_busy(name) and not self._is_paused(name):
                 task = asyncio.create_task(self._keep(name))
@@ -119,7 +128,8 @@ class Scheduler:
         """
         async with self._changes.begin() as change:
             key = change.key(name)
-            step = next_step(key, change.now, primary_facts(key))
+            ripe = {one for one in self._ripe if one[1] <= self._clock()}
+            step = next_step(key, change.now, primary_facts(key), ripe)
             self._take_within(change, key, step)
         match step:
             case None:
@@ -163,7 +173,8 @@ class Scheduler:
             self._paused.pop(name, None)
         except SignerError as error:
             if error.reason is not Reason.ETAG_MISMATCH:
-                is_away = error.reason is Reason.TOKEN_UNAVAILABLE
+                is_answer = error.metadata.items() >= TOKEN_ANSWERED.items()
+                is_away = error.reason is Reason.TOKEN_UNAVAILABLE and not is_answer
                 self._pause(name, _LONGEST_PAUSE_FOR_TOKEN_S if is_away else _LONGEST_PAUSE_S)
             _log.warning("%s has to wait: %s", name, error.message)
         except Exception:  # noqa: BLE001 - as the comment says

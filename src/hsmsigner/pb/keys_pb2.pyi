@@ -69,7 +69,9 @@ class RotateKeyRequest(_message.Message):
     name: _builtins.str
     """`keys/{key}`."""
     request_id: _builtins.str
-    """A UUID; a retry with the same id continues (or answers with) the rotation it began."""
+    """A UUID; a retry with the same id continues (or answers with) the rotation it began. With anything but `etag` and
+    `validate_only` different, it is ALREADY_EXISTS. One id stands for one request, whichever method takes it.
+    """
     reason: _builtins.str
     """Why, for the record; 1-1000 characters."""
     etag: _builtins.str
@@ -184,7 +186,7 @@ class AdoptKeyVersionRequest(_message.Message):
     allow_unprotected: _builtins.bool
     """Adopt even a key that is not LOCAL, ALWAYS_SENSITIVE and NEVER_EXTRACTABLE. Its answers always say so."""
     request_id: _builtins.str
-    """A UUID."""
+    """A UUID; a retry with the same id answers with the version. One id stands for one request, as in RotateKeyRequest."""
     reason: _builtins.str
     """Why, for the record; 1-1000 characters."""
     def __init__(
@@ -426,7 +428,9 @@ class CreateKeyRequest(_message.Message):
     """The id alone, without `keys/`: 1-63 characters of [a-z0-9-], begins with a letter, does not end with a hyphen."""
     algorithm: _resources_pb2.SigningAlgorithm.ValueType
     request_id: _builtins.str
-    """A UUID; a retry with the same id answers with the key made the first time."""
+    """A UUID; a retry with the same id answers with the key made the first time. One id stands for one request, as in
+    RotateKeyRequest.
+    """
     validate_only: _builtins.bool
     """Check rights, name and algorithm, and make nothing."""
     def __init__(

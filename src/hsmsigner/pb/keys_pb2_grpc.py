@@ -238,7 +238,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdoptKeyVersion(self, request, context):
-        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`.
+        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+        and `create_key`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,7 +268,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchKeys(self, request, context):
-        """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`.
+        """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,7 +68,9 @@ class KeyServiceStub:
     DestroyKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
     """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
     AdoptKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.AdoptKeyVersionRequest, _resources_pb2.KeyVersion]
-    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+    and `create_key`.
+    """
     CreateCertificateSigningRequest: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateCertificateSigningRequestRequest, _keys_pb2.CertificateSigningRequest]
     """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
     ACTIVE or PRE_ACTIVATION.
@@ -78,7 +80,7 @@ class KeyServiceStub:
     ListContinuityStatements: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListContinuityStatementsRequest, _keys_pb2.ListContinuityStatementsResponse]
     """Continuity statements of a key, oldest first. Needs `get_public_key`."""
     WatchKeys: _grpc.UnaryStreamMultiCallable[_keys_pb2.WatchKeysRequest, _keys_pb2.WatchKeysResponse]
-    """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
+    """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -119,7 +121,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     DestroyKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
     """DESTROY_SCHEDULED, its time come or not -> DESTROYED: the pair is destroyed on the token. Not to be undone."""
     AdoptKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.AdoptKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
-    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+    """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+    and `create_key`.
+    """
     CreateCertificateSigningRequest: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateCertificateSigningRequestRequest, _keys_pb2.CertificateSigningRequest]  # type: ignore[assignment]
     """A PKCS#10 request (RFC 2986) signed by the version: proof of possession. Needs `manage_key`; the version must be
     ACTIVE or PRE_ACTIVATION.
@@ -129,7 +133,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     ListContinuityStatements: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListContinuityStatementsRequest, _keys_pb2.ListContinuityStatementsResponse]  # type: ignore[assignment]
     """Continuity statements of a key, oldest first. Needs `get_public_key`."""
     WatchKeys: _aio.UnaryStreamMultiCallable[_keys_pb2.WatchKeysRequest, _keys_pb2.WatchKeysResponse]  # type: ignore[assignment]
-    """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
+    """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -257,7 +261,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.AdoptKeyVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
-        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`."""
+        """Takes a pair that is on the token already as the next version of a key, or the first of a new one. Needs `manage_key`
+        and `create_key`.
+        """
 
     @_abc_1.abstractmethod
     def CreateCertificateSigningRequest(
@@ -291,6 +297,6 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.WatchKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_keys_pb2.WatchKeysResponse], _abc.AsyncIterator[_keys_pb2.WatchKeysResponse]]:
-        """The public keys the caller may see: all of them first, then all of them again at every change. Needs `get_public_key`."""
+        """The key set of ListPublicKeys: all of it first, then all of it again at every change. Needs `get_public_key`."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

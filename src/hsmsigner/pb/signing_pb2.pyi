@@ -208,7 +208,7 @@ class BatchSignRequest(_message.Message):
     """Sign nothing unless every item is allowed; refused items then keep their reason, the others get BATCH_ABORTED."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignRequest]:
-        """1 to 1024 items with different `request_id`s."""
+        """1 to 1024 items with different `request_id`s, together at most 8 MiB."""
 
     def __init__(
         self,

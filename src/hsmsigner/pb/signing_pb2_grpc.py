@@ -99,7 +99,8 @@ class SigningServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPublicKeys(self, request, context):
-        """The key set a verifier needs: every version the caller may see, and the same as a JWK Set.
+        """The key set a verifier needs: every version the caller may see, and the same as a JWK Set. DESTROYED versions are
+        left out, unless they were compromised; GetPublicKey answers for them by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

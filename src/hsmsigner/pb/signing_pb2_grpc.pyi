@@ -47,7 +47,9 @@ class SigningServiceStub:
     GetPublicKey: _grpc.UnaryUnaryMultiCallable[_signing_pb2.GetPublicKeyRequest, _resources_pb2.PublicKey]
     """The public key of a key's primary or of a named version."""
     ListPublicKeys: _grpc.UnaryUnaryMultiCallable[_signing_pb2.ListPublicKeysRequest, _signing_pb2.ListPublicKeysResponse]
-    """The key set a verifier needs: every version the caller may see, and the same as a JWK Set."""
+    """The key set a verifier needs: every version the caller may see, and the same as a JWK Set. DESTROYED versions are
+    left out, unless they were compromised; GetPublicKey answers for them by name.
+    """
 
 @_typing.type_check_only
 class SigningServiceAsyncStub(SigningServiceStub):
@@ -67,7 +69,9 @@ class SigningServiceAsyncStub(SigningServiceStub):
     GetPublicKey: _aio.UnaryUnaryMultiCallable[_signing_pb2.GetPublicKeyRequest, _resources_pb2.PublicKey]  # type: ignore[assignment]
     """The public key of a key's primary or of a named version."""
     ListPublicKeys: _aio.UnaryUnaryMultiCallable[_signing_pb2.ListPublicKeysRequest, _signing_pb2.ListPublicKeysResponse]  # type: ignore[assignment]
-    """The key set a verifier needs: every version the caller may see, and the same as a JWK Set."""
+    """The key set a verifier needs: every version the caller may see, and the same as a JWK Set. DESTROYED versions are
+    left out, unless they were compromised; GetPublicKey answers for them by name.
+    """
 
 class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every error carries google.rpc.ErrorInfo with a `reason` of the closed list in docs/errors.md and the domain
@@ -114,6 +118,8 @@ class SigningServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _signing_pb2.ListPublicKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_signing_pb2.ListPublicKeysResponse, _abc.Awaitable[_signing_pb2.ListPublicKeysResponse]]:
-        """The key set a verifier needs: every version the caller may see, and the same as a JWK Set."""
+        """The key set a verifier needs: every version the caller may see, and the same as a JWK Set. DESTROYED versions are
+        left out, unless they were compromised; GetPublicKey answers for them by name.
+        """
 
 def add_SigningServiceServicer_to_server(servicer: SigningServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

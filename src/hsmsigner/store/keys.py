@@ -118,10 +118,6 @@ class SqlKeyTable:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else RequestKey(row.principal, RequestId(row.request_id))
 
-    def names_of(self, request: RequestKey) -> list[KeyName]:
-        mine = (keys.c.principal == request.principal) & (keys.c.request_id == request.request_id)
-        return [KeyName(key_id) for (key_id,) in self._connection.execute(select(keys.c.key_id).where(mine))]
-
     def owner_of(self, cka_id: CkaId) -> VersionName | None:
         query = select(versions.c.key_id, versions.c.number).where(versions.c.cka_id == cka_id)
         row = self._connection.execute(query).one_or_none()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hsmsigner.domain.continuity import ContinuityStatement
@@ -50,6 +50,9 @@ class SqlRotationTable:
             update(rotations)
             .where(rotations.c.sequence == rotation.sequence)
             .values(
+                principal=rotation.principal,
+                request_id=rotation.request_id,
+                reason=rotation.reason,
                 activate_time=rotation.activate_time,
                 continuity_time=rotation.continuity_time,
                 is_vouched=rotation.is_vouched,
@@ -87,6 +90,12 @@ class SqlContinuityTable:
         self._connection = connection
 
     def insert(self, statement: ContinuityStatement, sequence: int) -> None:
+        self._connection.execute(
+            delete(statements)
+            .where(statements.c.key_id == statement.new_version.key.key_id)
+            .where(statements.c.old_number == statement.old_version.number)
+            .where(statements.c.new_number == statement.new_version.number)
+        )
         self._connection.execute(
             insert(statements).values(
                 sequence=sequence,

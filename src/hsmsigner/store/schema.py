@@ -141,6 +141,16 @@ leases = Table(
     Column("expire_time", BigInteger, nullable=False),
 )
 
+key_commands = Table(
+    "key_commands",
+    metadata,
+    Column("principal", String(512), primary_key=True),
+    Column("request_id", String(36), primary_key=True),
+    # Empty: the id is taken by a command that nobody can repeat.
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+)
+
 quota_usage = Table(
     "quota_usage",
     metadata,

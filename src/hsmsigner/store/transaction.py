@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import Entry, encode_record
 from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.commands import SqlCommandTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
@@ -32,6 +33,7 @@ class SqlTransaction:
         self.requests = SqlRequestTable(connection)
         self.usage = SqlUsageTable(connection)
         self.keys = SqlKeyTable(connection)
+        self.commands = SqlCommandTable(connection)
         self.rotations = SqlRotationTable(connection)
         self.continuity = SqlContinuityTable(connection)
         self.leases = SqlLeaseTable(connection)

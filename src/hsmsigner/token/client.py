@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
+from hsmsigner.operations.ports import TOKEN_ANSWERED, SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
 from hsmsigner.pb import token_pb2 as pb
 from hsmsigner.token.protocol import FrameConnection, encode_frame
 
@@ -114,7 +114,10 @@ class TokenClient:
             raise SignerError(
                 Reason.KEY_NOT_PROTECTED, "the token made a key that could leave it; the key was destroyed again"
             )
-        raise _unavailable("generating the key", answer.error.cause)
+        if answer.error.fault == pb.CALL_FAULT_KEY_REFUSED:
+            _LOGGER.warning("the token refused generating the key: %s", answer.error.cause)
+            raise SignerError(Reason.TOKEN_REFUSED, "the token makes no such pair: it is full, or the CKA_ID is taken")
+        raise _unavailable("generating the key", answer.error.cause, is_answer=True)
 
     async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm, *, is_sure: bool = True) -> TokenKeyPair | None:
         """See `operations.ports.Token.find`."""
@@ -132,21 +135,21 @@ class TokenClient:
 
         Returns an answer, or the error NO_SUCH_KEY.
         """
-        cause = ""
+        cause, is_answer = "", False
         for _ in range(_FIND_TRIES):
             try:
                 async with asyncio.timeout(self._deadline_s):
                     await self.wait_connected()
                 answer = await self._call(call)
             except TimeoutError:
-                cause = "no worker came"
+                cause, is_answer = "no worker came", False
                 break
             except (_NotSentError, _NoAnswerError) as error:
-                cause = str(error)
+                cause, is_answer = str(error), False
                 continue
             if answer.WhichOneof("answer") != "error" or answer.error.fault == pb.CALL_FAULT_NO_SUCH_KEY:
                 return answer
-            cause = answer.error.cause
+            cause, is_answer = answer.error.cause, True
             if answer.error.fault == pb.CALL_FAULT_KEY_REFUSED:
                 _LOGGER.warning("the token refused %s: %s", doing, cause)
                 message = "what the token has with that CKA_ID is not the key pair that is meant, or it refuses"
@@ -154,7 +157,7 @@ class TokenClient:
             if answer.error.fault != pb.CALL_FAULT_TOKEN_FAILED:
                 break
             await self._until_replaced()
-        raise _unavailable(doing, cause)
+        raise _unavailable(doing, cause, is_answer=is_answer)
 
     async def status(self) -> TokenStatus:
         """See `operations.ports.Token.status`."""
@@ -286,6 +289,7 @@ def _key_pair(pair: pb.KeyPair) -> TokenKeyPair:
     return TokenKeyPair(pair.public_key, pair.local, pair.always_sensitive, pair.never_extractable)
 
 
-def _unavailable(doing: str, cause: str) -> SignerError:
+def _unavailable(doing: str, cause: str, *, is_answer: bool = False) -> SignerError:
     _LOGGER.warning("the token failed %s: %s", doing, cause)
-    return SignerError(Reason.TOKEN_UNAVAILABLE, f"the token is not available ({doing})", retry_after_s=_RETRY_AFTER_S)
+    message, metadata = f"the token is not available ({doing})", TOKEN_ANSWERED if is_answer else {}
+    return SignerError(Reason.TOKEN_UNAVAILABLE, message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)

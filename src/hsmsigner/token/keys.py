@@ -10,6 +10,7 @@ from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.exceptions import (
     AttributeTypeInvalid,
     AttributeValueInvalid,
+    DeviceMemory,
     DomainParamsInvalid,
     KeySizeRange,
     MechanismInvalid,
@@ -45,6 +46,10 @@ class KeyIdTakenError(Exception):
     """The token has something with that CKA_ID; two keys with one would make signing a matter of chance."""
 
 
+class TokenFullError(Exception):
+    """The token has no room for another pair."""
+
+
 class TokenKeys:
     """Key pairs of one token, through whatever session the caller's thread owns."""
 
@@ -56,15 +61,20 @@ class TokenKeys:
         """Generate a pair: SIGN only, SENSITIVE, not EXTRACTABLE, bound to its mechanism where the token can.
 
         Raises:
-            KeyIdTakenError, AlgorithmUnsupportedError, KeyNotProtectedError: nothing new is on the token.
+            KeyIdTakenError, TokenFullError, AlgorithmUnsupportedError, KeyNotProtectedError: nothing new is on the
+                token.
             TokenError: the pair may or may not exist.
         """
         with self._writing:
+            _remove_half(session, cka_id, label)
             if session.find(ObjectClass.PRIVATE_KEY, cka_id) or session.find(ObjectClass.PUBLIC_KEY, cka_id):
                 raise KeyIdTakenError(f"CKA_ID {cka_id.hex()} is taken")
             try:
                 public, private = _generate(session, cka_id, label, row)
                 pair = _described(public, private, row)
+            except DeviceMemory as error:
+                _remove_half(session, cka_id, label)
+                raise TokenFullError("the token is full") from error
             except PKCS11Error as error:
                 raise TokenError.from_binding("C_GenerateKeyPair", error) from error
             if not (pair.local and pair.always_sensitive and pair.never_extractable and _is_sensitive(private)):
@@ -116,6 +126,24 @@ class TokenKeys:
                 if _CKR_ACTION_PROHIBITED in str(error):
                     raise KeyRefusedError("the token does not let the key be destroyed (CKA_DESTROYABLE)") from error
                 raise TokenError.from_binding("C_DestroyObject", error) from error
+
+
+def _remove_half(session: TokenSession, cka_id: bytes, label: str) -> None:
+    """Destroy the public half of a pair that a token which failed or was cut off left without its private half.
+
+    Only one with our label: what others made stays, and takes the CKA_ID.
+    """
+    if session.find(ObjectClass.PRIVATE_KEY, cka_id):
+        return
+    try:
+        for public in session.find(ObjectClass.PUBLIC_KEY, cka_id):
+            # Without a login the token hides private keys.
+            session.check_alive()
+            if public[Attribute.LABEL] == label:
+                _LOGGER.warning("%s: a public key without its private key is destroyed", label)
+                public.destroy()
+    except PKCS11Error as error:
+        raise TokenError.from_binding("C_DestroyObject", error) from error
 
 
 def _generate(session: TokenSession, cka_id: bytes, label: str, row: TokenMechanism) -> tuple[Object, Object]:

@@ -9,7 +9,13 @@ from hsmsigner.pb import token_pb2 as pb
 from hsmsigner.token.batch import SignBatch, not_called
 from hsmsigner.token.faults import KeyMissingError, KeyRefusedError, TokenError
 from hsmsigner.token.health import Health
-from hsmsigner.token.keys import AlgorithmUnsupportedError, KeyIdTakenError, KeyNotProtectedError, TokenKeys
+from hsmsigner.token.keys import (
+    AlgorithmUnsupportedError,
+    KeyIdTakenError,
+    KeyNotProtectedError,
+    TokenFullError,
+    TokenKeys,
+)
 from hsmsigner.token.mechanism import MECHANISMS
 from hsmsigner.token.module import TokenModule
 from hsmsigner.token.pool import Job, TokenPool, Watch
@@ -22,7 +28,8 @@ Reply = Callable[[pb.WorkerAnswer], None]
 
 
 _GENERATE_FAULTS: dict[type[Exception], pb.CallFault.ValueType] = {
-    KeyIdTakenError: pb.CALL_FAULT_BAD_CALL,
+    KeyIdTakenError: pb.CALL_FAULT_KEY_REFUSED,
+    TokenFullError: pb.CALL_FAULT_KEY_REFUSED,
     AlgorithmUnsupportedError: pb.CALL_FAULT_ALGORITHM_UNSUPPORTED,
     KeyNotProtectedError: pb.CALL_FAULT_KEY_NOT_PROTECTED,
     KeyRefusedError: pb.CALL_FAULT_TOKEN_FAILED,

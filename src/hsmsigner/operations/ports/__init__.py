@@ -1,6 +1,7 @@
 """What the use cases need from the outside, as Protocols that state their guarantees."""
 
 from hsmsigner.operations.ports.keys import (
+    CommandTable,
     ContinuityTable,
     KeyTable,
     LeaseTable,
@@ -19,9 +20,19 @@ from hsmsigner.operations.ports.store import (
     Transaction,
     UsageTable,
 )
-from hsmsigner.operations.ports.token import SignOutcome, SignStatus, SignTask, Token, TokenKeyPair, TokenStatus
+from hsmsigner.operations.ports.token import (
+    TOKEN_ANSWERED,
+    SignOutcome,
+    SignStatus,
+    SignTask,
+    Token,
+    TokenKeyPair,
+    TokenStatus,
+)
 
 __all__ = [
+    "TOKEN_ANSWERED",
+    "CommandTable",
     "ContinuityTable",
     "KeyTable",
     "LeaseTable",

@@ -63,10 +63,6 @@ class KeyTable(Protocol):
         """Which request made (or is making) the key of this name."""
         ...
 
-    def names_of(self, request: RequestKey) -> list[KeyName]:
-        """The keys that this request made (or is making)."""
-        ...
-
     def owner_of(self, cka_id: CkaId) -> VersionName | None:
         """The version, complete or pending, whose pair has this CKA_ID."""
         ...
@@ -114,6 +110,18 @@ class KeyTable(Protocol):
         ...
 
 
+class CommandTable(Protocol):
+    """Commands of KeyService that had an effect, by their request_id; kept for good."""
+
+    def find(self, request: RequestKey) -> bytes | None:
+        """Fingerprint of the command that this id stands for."""
+        ...
+
+    def insert(self, request: RequestKey, fingerprint: bytes, now: Instant) -> None:
+        """Let an id stand for a command."""
+        ...
+
+
 class RotationTable(Protocol):
     """Rotations. At most one of a key is unfinished; `Key.rotation` is that one."""
 
@@ -122,7 +130,7 @@ class RotationTable(Protocol):
         ...
 
     def save(self, rotation: Rotation) -> None:
-        """Write its times and how far it is."""
+        """Write who answers for it and why, its times, and how far it is."""
         ...
 
     def find(self, name: KeyName, request: RequestKey) -> Rotation | None:
@@ -131,10 +139,10 @@ class RotationTable(Protocol):
 
 
 class ContinuityTable(Protocol):
-    """Continuity statements; never changed once written."""
+    """Continuity statements, one for each pair of an old and a new version."""
 
     def insert(self, statement: ContinuityStatement, sequence: int) -> None:
-        """Add a statement; `sequence` is its `key.continuity` record."""
+        """Add a statement, in place of an earlier one that named another time; `sequence` is its `key.continuity`."""
         ...
 
     def list(self, name: KeyName, start: int, limit: int) -> list[ContinuityStatement]:

@@ -12,7 +12,14 @@ from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.domain.record import Entry
-from hsmsigner.operations.ports.keys import ContinuityTable, KeyTable, LeaseTable, RequestKey, RotationTable
+from hsmsigner.operations.ports.keys import (
+    CommandTable,
+    ContinuityTable,
+    KeyTable,
+    LeaseTable,
+    RequestKey,
+    RotationTable,
+)
 
 
 @unique
@@ -134,6 +141,11 @@ class Transaction(Protocol):
     @property
     def keys(self) -> KeyTable:
         """Keys and versions."""
+        ...
+
+    @property
+    def commands(self) -> CommandTable:
+        """Which command a request_id stands for."""
         ...
 
     @property

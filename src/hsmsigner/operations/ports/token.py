@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Protocol
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
+
+# Metadata of a TOKEN_UNAVAILABLE that is the token's own answer: it is there, and trying often does not help.
+TOKEN_ANSWERED: Mapping[str, str] = {"token": "answered"}
 
 
 @unique
@@ -81,8 +84,9 @@ class Token(Protocol):
         """Generate a key pair: SIGN only, SENSITIVE, not EXTRACTABLE.
 
         Raises:
-            SignerError: ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED (then nothing is left on the token), or
-                TOKEN_UNAVAILABLE, after which the pair may or may not exist: ask `find`.
+            SignerError: ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED, TOKEN_REFUSED (no room, or something has that
+                CKA_ID: perhaps a pair made by an earlier call), then this call made nothing; or TOKEN_UNAVAILABLE,
+                after which the pair may or may not exist: ask `find`.
         """
         ...
 

@@ -1,0 +1,104 @@
+"""What a token that was cut off while it made a pair may have left: it must not be in the way of the next try."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from pkcs11.constants import ObjectClass
+from pkcs11.exceptions import DeviceMemory
+
+from hsmsigner.domain.key import CkaId
+from hsmsigner.errors import Reason, SignerError
+from hsmsigner.operations.ports import SignStatus
+from hsmsigner.token.client import TokenClient
+from hsmsigner.token.keys import TokenFullError, TokenKeys
+from hsmsigner.token.mechanism import MECHANISMS
+from tests.signing_tasks import P256, TestKey
+from tests.softhsm import SoftHsm
+from tests.token.other_client import ask_token
+
+LABEL = "keys/settlement-eu/versions/2"
+
+
+def leave_half(hsm: SoftHsm, lost: str, label: str) -> CkaId:
+    cka_id = CkaId(os.urandom(8))
+    ask_token(hsm, "plant", cka_id=cka_id.hex(), extractable=False, object_label=label)
+    assert ask_token(hsm, "destroy_half", cka_id=cka_id.hex(), half=lost) == 1
+    return cka_id
+
+
+def test_a_public_half_of_ours_is_replaced_by_a_whole_pair(hsm: SoftHsm) -> None:
+    cka_id = leave_half(hsm, "PRIVATE_KEY", LABEL)
+
+    async def use(client: TokenClient) -> None:
+        assert await client.find(cka_id, P256, is_sure=False) is None
+
+        pair = await client.generate(cka_id, LABEL, P256)
+
+        assert await client.find(cka_id, P256) == pair
+        (outcome,) = await client.sign([TestKey(cka_id, pair, P256).task(b"message")])
+        assert outcome.status is SignStatus.SIGNED
+
+    with hsm.start_worker():
+        hsm.ask(use)
+
+
+@pytest.mark.parametrize(("lost", "label"), [("PRIVATE_KEY", "of somebody else"), ("PUBLIC_KEY", LABEL)])
+def test_any_other_half_is_left_alone_and_the_refusal_says_that_nothing_was_made(
+    hsm: SoftHsm, lost: str, label: str
+) -> None:
+    cka_id = leave_half(hsm, lost, label)
+
+    async def use(client: TokenClient) -> None:
+        connection = client._connection
+        with pytest.raises(SignerError) as refused:
+            await client.generate(cka_id, LABEL, P256)
+
+        assert refused.value.reason is Reason.TOKEN_REFUSED
+        assert client._connection is connection
+
+    with hsm.start_worker():
+        hsm.ask(use)
+    assert ask_token(hsm, "destroy", cka_id=cka_id.hex()) == 1
+
+
+class FullToken:
+    """A session with a token that has no room for a private key; it keeps the public half, as some do."""
+
+    def __init__(self) -> None:
+        self.publics: list[FullToken.Half] = []
+        self.binding = self
+
+    class Half(dict[Any, Any]):
+        """A public key object."""
+
+        def __init__(self, token: FullToken, label: str) -> None:
+            super().__init__()
+            self.token, self.label = token, label
+
+        def __missing__(self, _attribute: object) -> str:
+            return self.label
+
+        def destroy(self) -> None:
+            self.token.publics.remove(self)
+
+    def find(self, object_class: ObjectClass, _cka_id: bytes) -> list[FullToken.Half]:
+        return list(self.publics) if object_class is ObjectClass.PUBLIC_KEY else []
+
+    def check_alive(self) -> None:
+        """It is."""
+
+    def generate_keypair(self, *_arguments: object, **options: object) -> None:
+        self.publics.append(FullToken.Half(self, str(options["label"])))
+        raise DeviceMemory
+
+
+def test_a_full_token_is_told_from_one_that_failed_and_keeps_no_half() -> None:
+    token = FullToken()
+
+    with pytest.raises(TokenFullError):
+        TokenKeys().generate(token, b"id", LABEL, MECHANISMS[P256.name])  # type: ignore[arg-type] # a twin
+
+    assert token.publics == []
