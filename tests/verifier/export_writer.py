@@ -160,8 +160,7 @@ class Writer:
         signed = self.checkpoints_of or self.records
         tree = Tree([leaf(record) for record in signed])
         notes = {
-            at: checkpoint(at, tree.root(0, at), self.signers.get(at, self.keys))
-            for at in (*self.sizes, len(signed))
+            at: checkpoint(at, tree.root(0, at), self.signers.get(at, self.keys)) for at in (*self.sizes, len(signed))
         }
         lines = [json.dumps({"time": TIME, "note": note}) for _, note in sorted(notes.items())]
         (folder / "checkpoints.jsonl.gz").write_bytes(gzip.compress("".join(f"{one}\n" for one in lines).encode()))

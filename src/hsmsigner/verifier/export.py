@@ -46,7 +46,8 @@ class ExportVerifier:
         self._meaning = meaning
         self._progress = progress
         self._tree = TileTree(export.folder)
-        self._heads: Iterator[Head] = merge(sorted(known, key=_size), export.checkpoints(), [head], key=_size)
+        heads = [*sorted(known, key=_size), head]
+        self._heads: Iterator[Head] = merge(heads, export.checkpoints(), key=_size)
         self._head: Head | None = next(self._heads)
         # Up to here the tree was that of a checkpoint.
         self._met = 0
@@ -126,6 +127,9 @@ class ExportVerifier:
             self._head = next(self._heads, None)
 
     def _contradiction(self, head: Head) -> VerificationError:
+        place = self._tree.first_differing(self._export.size)
+        if place is not None:
+            return _changed(place, f"{head.what} is not over it either")
         suspects = f"records {self._met} to {head.size - 1}" if head.size > self._met else "no records"
         return VerificationError(
             head.fault,

@@ -82,6 +82,16 @@ class TileTree:
         place = index % WIDTH * HASH_SIZE
         return content[place : place + HASH_SIZE] if len(content) == width * HASH_SIZE else None
 
+    def first_differing(self, size: int) -> int | None:
+        """The first record of the tile at hand whose hash is not the stored one; None when there is none."""
+        tile, first = self._tiles[0], self.size - len(self._tiles[0]) // HASH_SIZE
+        for place in range(first, self.size):
+            stored = self.stored_leaf(place, size)
+            at = (place - first) * HASH_SIZE
+            if stored is not None and stored != tile[at : at + HASH_SIZE]:
+                return place
+        return None
+
     def _fill(self, level: int, node: bytes) -> bool:
         if level == len(self._tiles):
             self._tiles.append(bytearray())
