@@ -119,7 +119,7 @@ class Keys:
             raise _refused(sequence, f"{made.name} is made, and {name} has {expected} versions")
         if before not in (None, algorithm):
             raise _refused(sequence, f"{made.name} is of {shown(algorithm)}, and {name} of {before}")
-        if is_first == (fields["type"] == "key.version_created"):
+        if fields["type"] == ("key.version_created" if is_first else "key.created"):
             raise _refused(sequence, f"{made.name} is made by {fields['type']}")
 
     def activated(self, sequence: int, fields: Fields, now: int) -> None:

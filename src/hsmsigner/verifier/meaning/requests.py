@@ -95,11 +95,7 @@ class Requests:
                 f"record {sequence} ({fields['type']}) is the outcome of {shown(request[1])}, which was not authorized"
                 " for this principal, or has its outcome already",
             )
-        # A start finds what was under way by the record whose debit it signs under.
-        is_meant = stated == authorization.sequence or (
-            stated == authorization.first and fields["type"] == "sign.interrupted"
-        )
-        if not is_meant or key != authorization.key:
+        if stated != authorization.sequence or key != authorization.key:
             raise VerificationError(
                 "outcome",
                 sequence,
