@@ -118,3 +118,8 @@ def signing(count: int, *, first_record: int = 2, every_s: float = 10.0) -> Iter
 def honest(count: int = 300) -> list[bytes]:
     """A policy, a key and signatures: 2 + 2 * count records."""
     return chained([published(at=0), pair(at=0), *signing(count)])
+
+
+def no_debits(number: int, *, at: float, **more: Any) -> Fields:
+    """An authorization under a policy without quotas."""
+    return authorized(number, at=at, quotas=(), **more)
