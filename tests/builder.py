@@ -36,6 +36,7 @@ from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Asked, Signing
 from hsmsigner.store.unit_of_work import SqlStore
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
+from hsmsigner.verifier.meaning import Meaning
 from tests.fakes import FakeClock, FakeToken
 
 ENGINE = Principal("spiffe://test/settlement/engine-1")
@@ -195,7 +196,10 @@ def usage_total(database: Path, quota: str) -> int:
 
 
 def check_invariants(database: Path) -> None:
-    """Chain and tree intact, every signature authorized first and ended once, counters as the log's debits say."""
+    """Chain and tree intact, every signature authorized first and ended once, counters as the log's debits say.
+
+    The offline verifier, which shares no code with the appliance, finds nothing wrong in what the log tells either.
+    """
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         records = connection.execute("SELECT sequence, record FROM audit_records ORDER BY sequence").fetchall()
         (size, edge_bytes) = connection.execute("SELECT log_size, log_edge FROM appliance").fetchone()
@@ -203,6 +207,7 @@ def check_invariants(database: Path) -> None:
         usage = dict(connection.execute("SELECT counter, buckets FROM quota_usage").fetchall())
     edge, previous, authorized, ended = RightEdge(), bytes(32), set(), Counter[int]()
     last_time = ""
+    meaning = Meaning()
     debits: dict[int, list[str]] = {}
     debited, first_debit = Counter[str](), dict[str, str]()
     for index, (sequence, record) in enumerate(records):
@@ -212,6 +217,7 @@ def check_invariants(database: Path) -> None:
         assert fields["time"] >= last_time
         last_time, previous = fields["time"], leaf_hash(record)
         edge = edge.append(previous)
+        meaning.judge(sequence, fields)
         if fields["type"] == "sign.authorized":
             authorized.add(sequence)
             debits[sequence] = [debit["counter"] for debit in fields["debits"]]
@@ -223,6 +229,7 @@ def check_invariants(database: Path) -> None:
         if "authorized" in fields:
             assert fields["authorized"] < sequence
             ended[fields["authorized"]] += 1
+    assert not meaning.faults, [str(fault) for fault in meaning.faults]
     for counter, count in debited.items():
         counted = sum(number for _, number in json.loads(usage[counter]))
         # Buckets leave a counter with time; while none can have left, it holds exactly what the log says.

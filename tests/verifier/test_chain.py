@@ -77,7 +77,7 @@ def test_root_of_the_known_vectors_of_rfc_6962() -> None:
     verifier = ChainVerifier()
 
     for count, leaf in enumerate(leaves, start=1):
-        verifier._append(sha256(b"\x00" + leaf).digest())
+        verifier._edge.add(sha256(b"\x00" + leaf).digest())
         if count in roots:
             assert verifier.root.hex() == roots[count]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.policy import Policy, Right
@@ -80,7 +80,8 @@ class Policies:
                 message = f"revision {in_force} is in force, not {expected_revision}; look at it and publish again"
                 raise SignerError(Reason.REVISION_CHANGED, message, metadata={"revision": str(in_force)})
             now = not_before(self._clock(), transaction.last_time)
-            revision = publish_within(transaction, document, in_force + 1, now, publisher=principal, comment=comment)
+            policy = replace(policy, revision=in_force + 1)
+            revision = _publish_within(transaction, policy, document, now, publisher=principal, comment=comment)
         await self._governance.reload(self._store)
         return revision
 
@@ -95,26 +96,42 @@ async def publish_first(store: Store, clock: Callable[[], Instant], document: by
     async with store.transaction() as transaction:
         if transaction.policies.newest() is not None:
             return False
-        parse_policy(document, 1)
+        policy = parse_policy(document, 1)
         now = not_before(clock(), transaction.last_time)
         comment = "the state folder's policy, at the first start"
-        publish_within(transaction, document, 1, now, publisher=APPLIANCE, comment=comment)
+        _publish_within(transaction, policy, document, now, publisher=APPLIANCE, comment=comment)
     return True
 
 
-def publish_within(
-    transaction: Transaction, document: bytes, number: int, now: Instant, *, publisher: Principal, comment: str
+def _publish_within(
+    transaction: Transaction, policy: Policy, document: bytes, now: Instant, *, publisher: Principal, comment: str
 ) -> PolicyRevision:
-    """Write a checked document as revision `number`, with its record, and end the epoch."""
-    sha256 = hashlib.sha256(document).hexdigest()
+    """Write a checked document as the policy's revision, with its record, and end the epoch."""
+    number, sha256 = policy.revision, policy.sha256
     revision = PolicyRevision(number, document, sha256, now, publisher.text, comment)
     transaction.policies.insert(revision)
     fields = {"principal": publisher.text, "revision": number, "sha256": sha256, "comment": comment}
-    # The whole text is in the log too: an auditor can redo every decision without trusting the store's tables.
-    fields |= {"document": document.decode()}
+    # The whole text is in the log too: an auditor can redo every decision without trusting the store's tables. The
+    # quotas stand beside it as they were understood, for a verifier that does not read YAML.
+    fields |= {"document": document.decode(), "quotas": _quota_fields(policy)}
     transaction.append([Entry("policy.published", fields)], now)
     transaction.raise_epoch()
     return revision
+
+
+def _quota_fields(policy: Policy) -> list[dict[str, object]]:
+    return [
+        {
+            "match": rule.match.text,
+            "quota": quota.quota_id,
+            "count": quota.count,
+            "period_us": quota.period_us,
+            "by_principal": quota.by_principal,
+            "per_version": quota.per_version,
+        }
+        for rule in policy.key_rules
+        for quota in rule.quotas
+    ]
 
 
 def _parsed(document: bytes) -> Policy:

@@ -168,7 +168,7 @@ class Turn:
         lifetime_us = self.facts.retention_s * MICROSECONDS_PER_SECOND
         stored = StoredRequest(
             key=job.key,
-            sequence=self.next_sequence if resumed is None else resumed.sequence,
+            sequence=self.next_sequence,
             fingerprint=request.fingerprint(),
             state=RequestState.AUTHORIZED,
             version=str(allow.version.name),
@@ -193,8 +193,10 @@ class Turn:
         for debit in allow.debits:
             self.usage[debit.counter] = debit.usage
             self.changed_usage.add(debit.counter)
-        self.rows[job.key] = stored
-        (self.inserted if resumed is None else self.updated)[job.key] = stored
+        if resumed is not None:
+            # A row is of the authorization that is under way: a start that finds it says so of that one.
+            self.forget(resumed)
+        self.rows[job.key] = self.inserted[job.key] = stored
 
     def _answer_again(self, job: Job, known: StoredRequest) -> Signed:
         """P4: the stored signature, written out as the first time; the fingerprints say that it is the same request.

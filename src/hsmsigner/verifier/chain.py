@@ -9,55 +9,99 @@ changed, removed, added or moved record breaks one or the other, and the error n
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import Any
 
-EMPTY_ROOT = sha256(b"").digest()
+from hsmsigner.verifier.fault import VerificationError, shown
+from hsmsigner.verifier.merkle import EMPTY_ROOT, fold
+from hsmsigner.verifier.record import TIME, parse_record
+
+__all__ = ["EMPTY_ROOT", "FIRST_PREVIOUS_HASH", "ChainVerifier", "Links", "VerificationError", "verify_records"]
+
 FIRST_PREVIOUS_HASH = "0" * 64
 
-# Fixed width in UTC, so that the order of the texts is the order of the times.
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-# Far beyond any record of ours. Not left to Python's recursion limit: a library that raised it would turn the
-# RecursionError of a hostile record into a crash of the process.
-_DEEPEST = 100
-# A whole string, closed or not, so that one pass over any text finds the brackets that stand outside of strings.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+class Links:
+    """What a record says of its own place: its number, the hash of the one before it, and a time that is no earlier."""
+
+    def __init__(self, *, previous_hash: str = FIRST_PREVIOUS_HASH, last_time: str = "") -> None:
+        self.previous_hash = previous_hash
+        self.last_time = last_time
+
+    def follow(self, sequence: int, record: bytes) -> tuple[dict[str, Any], bytes]:
+        """Check the next record; its fields and its leaf hash.
+
+        Raises:
+            VerificationError: `unparsable`, `sequence`, `previous_hash` or `time`.
+        """
+        fields = parse_record(sequence, record)
+        found = fields.get("sequence")
+        if found != sequence or type(found) is not int:
+            raise VerificationError(
+                "sequence", sequence, f"record {sequence} says it is record {shown(found)}: moved or changed"
+            )
+        if fields.get("previous_hash") != self.previous_hash:
+            raise VerificationError("previous_hash", sequence, self._broken(sequence, fields.get("previous_hash")))
+        time = fields.get("time")
+        if not isinstance(time, str) or not TIME.fullmatch(time):
+            raise VerificationError("time", sequence, f"record {sequence} has no valid time: {shown(time)}")
+        if time < self.last_time:
+            raise VerificationError(
+                "time", sequence, f"time runs backwards at record {sequence}: {time} after {self.last_time}"
+            )
+        leaf = sha256(b"\x00" + record).digest()
+        self.last_time, self.previous_hash = time, leaf.hex()
+        return fields, leaf
+
+    def _broken(self, sequence: int, found: object) -> str:
+        if sequence == 0:
+            return f"record 0 is not the first of a log: its previous_hash is {shown(found)}, and must be 64 zeros"
+        return (
+            f"record {sequence} does not follow from record {sequence - 1}: its previous_hash is {shown(found)}, and"
+            f" record {sequence - 1} has the hash {self.previous_hash}; one of the two was changed"
+        )
 
 
-class VerificationError(Exception):
-    """The records are not the log that the tree head stands for.
+class Edge:
+    """A tree that grows: the roots of its perfect subtrees, largest first, one per set bit of its size."""
 
-    `fault` is a short constant for programs: `gap`, `order`, `unparsable`, `sequence`, `previous_hash`, `time`,
-    `truncated`, `extended`, `root`. `sequence` is the record at fault; None when the log as a whole is.
-    """
+    def __init__(self) -> None:
+        self.size = 0
+        self._hashes: list[bytes] = []
 
-    def __init__(self, fault: str, sequence: int | None, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-        self.sequence = sequence
+    @property
+    def root(self) -> bytes:
+        """Merkle tree hash of the leaves so far, 32 bytes (RFC 6962 section 2.1)."""
+        return fold(self._hashes)
+
+    def add(self, leaf: bytes) -> None:
+        """Add a leaf hash."""
+        # Two subtrees of one size become one of twice the size, as carries do when counting in binary.
+        size, hashes = self.size, self._hashes
+        self.size = size + 1
+        while size & 1:
+            leaf = sha256(b"\x01" + hashes.pop() + leaf).digest()
+            size >>= 1
+        hashes.append(leaf)
 
 
 class ChainVerifier:
     """Takes records one by one; `finish` compares what they add up to with a tree head."""
 
     def __init__(self) -> None:
-        self.size = 0
-        self.last_time = ""
-        self._previous_hash = FIRST_PREVIOUS_HASH
-        # Roots of the perfect subtrees along the right edge as (number of leaves, hash), largest first.
-        self._edge: list[tuple[int, bytes]] = []
+        self._links = Links()
+        self._edge = Edge()
+
+    @property
+    def size(self) -> int:
+        """How many records were added."""
+        return self._edge.size
 
     @property
     def root(self) -> bytes:
-        """Merkle tree hash of the records so far, 32 bytes (RFC 6962 section 2.1)."""
-        if not self._edge:
-            return EMPTY_ROOT
-        node = self._edge[-1][1]
-        for _, left in reversed(self._edge[:-1]):
-            node = _node_hash(left, node)
-        return node
+        """Merkle tree hash of the records so far."""
+        return self._edge.root
 
     def add(self, sequence: int, record: bytes) -> None:
         """Check the next record and add it.
@@ -73,19 +117,8 @@ class ChainVerifier:
             raise VerificationError(
                 "order", sequence, f"record {sequence} comes where record {self.size} must stand: repeated or moved"
             )
-        fields = _parse(sequence, record)
-        if fields.get("sequence") != sequence or isinstance(fields.get("sequence"), bool):
-            raise VerificationError(
-                "sequence",
-                sequence,
-                f"record {sequence} says it is record {fields.get('sequence')!r}: moved or changed",
-            )
-        if fields.get("previous_hash") != self._previous_hash:
-            raise VerificationError("previous_hash", sequence, self._broken_link(sequence, fields.get("previous_hash")))
-        self._check_time(sequence, fields.get("time"))
-        leaf = sha256(b"\x00" + record).digest()
-        self._previous_hash = leaf.hex()
-        self._append(leaf)
+        _, leaf = self._links.follow(sequence, record)
+        self._edge.add(leaf)
 
     def finish(self, head_size: int, head_root: bytes) -> None:
         """Compare with the tree head that the log must have.
@@ -109,32 +142,6 @@ class ChainVerifier:
                 " the last record was changed, or the head is of another log",
             )
 
-    def _broken_link(self, sequence: int, found: object) -> str:
-        if sequence == 0:
-            return f"record 0 is not the first of a log: its previous_hash is {found!r}, and must be 64 zeros"
-        return (
-            f"record {sequence} does not follow from record {sequence - 1}: its previous_hash is {found!r}, and record"
-            f" {sequence - 1} has the hash {self._previous_hash}; one of the two was changed"
-        )
-
-    def _check_time(self, sequence: int, time: object) -> None:
-        if not isinstance(time, str) or not _TIME.fullmatch(time):
-            raise VerificationError("time", sequence, f"record {sequence} has no valid time: {time!r}")
-        if time < self.last_time:
-            raise VerificationError(
-                "time", sequence, f"time runs backwards at record {sequence}: {time} after {self.last_time}"
-            )
-        self.last_time = time
-
-    def _append(self, leaf: bytes) -> None:
-        # Two subtrees of one size become one of twice the size, as carries do when counting in binary.
-        leaves = 1
-        while self._edge and self._edge[-1][0] == leaves:
-            leaf = _node_hash(self._edge.pop()[1], leaf)
-            leaves *= 2
-        self._edge.append((leaves, leaf))
-        self.size += 1
-
 
 def verify_records(records: Iterable[tuple[int, bytes]], head_size: int, head_root: bytes) -> None:
     """Check that `records`, as (sequence, stored bytes) from 0, are the whole log with this tree head.
@@ -150,37 +157,3 @@ def verify_records(records: Iterable[tuple[int, bytes]], head_size: int, head_ro
             )
         verifier.add(sequence, record)
     verifier.finish(head_size, head_root)
-
-
-def _node_hash(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right).digest()
-
-
-def _parse(sequence: int, record: bytes) -> dict[str, object]:
-    try:
-        text = record.decode("utf-8")
-        _refuse_deep(text)
-        fields = json.loads(text, object_pairs_hook=_unique)
-    except ValueError as error:
-        raise VerificationError("unparsable", sequence, f"record {sequence} cannot be read as JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise VerificationError("unparsable", sequence, f"record {sequence} is not a JSON object")
-    return fields
-
-
-def _refuse_deep(text: str) -> None:
-    if text.count("[") + text.count("{") <= _DEEPEST:
-        return
-    depth = 0
-    for part in _STRING_OR_BRACKET.findall(text):
-        depth += (part in "[{") - (part in "]}")
-        if depth > _DEEPEST:
-            raise ValueError("nested too deeply")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    # A field given twice reads differently in different parsers.
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field stands twice")
-    return fields

@@ -34,7 +34,7 @@ class RequestState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredRequest:
-    """A request that was authorized once. `sequence` is that first `sign.authorized` record, and the row's identity.
+    """A request that was authorized. `sequence` is its newest `sign.authorized` record, and the row's identity.
 
     `signature` is raw, as the token gave it, and empty unless COMPLETED; `completed_sequence` is then its record.
     """

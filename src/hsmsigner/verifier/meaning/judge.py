@@ -1,0 +1,64 @@
+"""All rules of meaning, asked record by record."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from hsmsigner.verifier.fault import VerificationError, shown
+from hsmsigner.verifier.meaning.fields import Fields, Judge
+from hsmsigner.verifier.meaning.keys import Keys
+from hsmsigner.verifier.meaning.own_uses import OwnUses
+from hsmsigner.verifier.meaning.policies import Policies
+from hsmsigner.verifier.meaning.quotas import Quotas
+from hsmsigner.verifier.meaning.requests import Requests
+from hsmsigner.verifier.record import microseconds
+
+MOST_FAULTS = 100
+
+
+class Meaning:
+    """Judges records from `begin` on, in order; what lies before a `begin` above 0 is taken as it comes.
+
+    `faults` are those found, oldest first, at most 100: then nothing more is judged. `types` counts the records.
+    """
+
+    def __init__(self, begin: int = 0) -> None:
+        self.faults: list[VerificationError] = []
+        self.types: Counter[str] = Counter()
+        self._judged_to = begin
+        is_partial = begin > 0
+        policies, self.keys = Policies(is_partial=is_partial), Keys(is_partial=is_partial)
+        rules = (policies, self.keys, OwnUses(self.keys, is_partial=is_partial), Quotas(policies), Requests(begin))
+        judges: dict[str, list[Judge]] = defaultdict(list)
+        for rule in rules:
+            for kind, judge in rule.judges().items():
+                judges[kind].append(judge)
+        self._judges = dict(judges)
+
+    def judge(self, sequence: int, fields: Fields) -> None:
+        """Ask every rule about a record, unless it was judged before."""
+        if sequence < self._judged_to:
+            return
+        self._judged_to = sequence + 1
+        kind = fields.get("type")
+        if not isinstance(kind, str):
+            self._add(VerificationError("field", sequence, f"record {sequence} has the type {shown(kind)}"))
+            return
+        judges = self._judges.get(kind)
+        self.types[kind if judges or len(self.types) < MOST_FAULTS else "others"] += 1
+        if judges is None or len(self.faults) >= MOST_FAULTS:
+            return
+        try:
+            now = microseconds(fields["time"])
+        except ValueError:
+            self._add(VerificationError("time", sequence, f"record {sequence} has a time that never was"))
+            return
+        for judge in judges:
+            try:
+                judge(sequence, fields, now)
+            except VerificationError as error:
+                self._add(error)
+
+    def _add(self, fault: VerificationError) -> None:
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(fault)

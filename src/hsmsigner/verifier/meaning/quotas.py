@@ -1,0 +1,150 @@
+"""Debits: those the policy asks for, and in no window of a quota's length more than it allows, recounted exactly.
+
+The appliance counts in sub-buckets, in favour of refusing; here each debit is counted at its own time. So what it
+allowed must fit here too, and it may have observed more than is counted here, but never less.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from hsmsigner.verifier.fault import VerificationError, shown
+from hsmsigner.verifier.meaning.fields import Fields, Judge, bad_field, number, text
+from hsmsigner.verifier.meaning.policies import Policies
+
+_MOST_REMEMBERED = 10_000
+
+
+class Window:
+    """The debits of one counter that are younger than its period, by time."""
+
+    __slots__ = ("_times", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._times: OrderedDict[int, int] = OrderedDict()
+
+    def add(self, now: int, period_us: int) -> int:
+        """Count one debit, drop those that are a whole period old, and say how many there are now."""
+        times = self._times
+        times[now] = times.get(now, 0) + 1
+        self.count += 1
+        oldest = next(iter(times))
+        while oldest <= now - period_us:
+            self.count -= times.pop(oldest)
+            if not times:
+                break
+            oldest = next(iter(times))
+        return self.count
+
+    def give_back(self, spent_at: int) -> None:
+        """Take back one debit of that time, if it still counts."""
+        if self._times.get(spent_at):
+            self._times[spent_at] -= 1
+            self.count -= 1
+
+
+class Due(NamedTuple):
+    """A debit that an authorization must make."""
+
+    quota: str
+    counter: str
+    limit: int
+    period_us: int
+
+
+class Quotas:
+    """Recounts every counter."""
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        self._windows: dict[str, Window] = {}
+        # Debits of authorizations without an outcome: one that never reached the token gives them back.
+        self._open: dict[int, tuple[int, list[Window]]] = {}
+        self._remembered: dict[tuple[str, str], tuple[Due, ...]] = {}
+        self._remembered_for: object = None
+
+    def judges(self) -> dict[str, Judge]:
+        """What to ask for which type of record."""
+        return {
+            "sign.authorized": self.authorized,
+            "sign.completed": self.ended,
+            "sign.failed": self.ended,
+            "sign.interrupted": self.ended,
+        }
+
+    def authorized(self, sequence: int, fields: Fields, now: int) -> None:
+        """An authorization debits exactly what is due; one that goes on with an earlier one debits nothing."""
+        debits = fields.get("debits")
+        if not isinstance(debits, list):
+            raise bad_field(sequence, fields, "debits", "a list")
+        if fields.get("resumed") is True:
+            if debits:
+                raise VerificationError("debit", sequence, f"record {sequence} resumes a request and debits it again")
+            return
+        if self._policies.quotas is None:
+            return
+        due = self._due(text(sequence, fields, "key"), text(sequence, fields, "principal"))
+        spent: list[Window] = []
+        self._open[sequence] = now, spent
+        over = None
+        for item in due:
+            window = self._windows.get(item.counter)
+            if window is None:
+                window = self._windows[item.counter] = Window()
+            count = window.add(now, item.period_us)
+            spent.append(window)
+            if count > item.limit:
+                over = over or VerificationError(
+                    "quota",
+                    sequence,
+                    f"record {sequence} is authorization {count} of {item.counter} within"
+                    f" {item.period_us / 1_000_000:g} s, and the policy allows {item.limit}",
+                )
+        if over is not None:
+            raise over
+        _compare(sequence, debits, due, spent)
+
+    def ended(self, sequence: int, fields: Fields, _now: int) -> None:
+        """An authorization that provably never reached the token gives its debits back."""
+        spent = self._open.pop(number(sequence, fields, "authorized"), None)
+        if spent is not None and fields.get("debit_returned") is True and fields["type"] == "sign.failed":
+            spent_at, windows = spent
+            for window in windows:
+                window.give_back(spent_at)
+
+    def _due(self, version: str, principal: str) -> tuple[Due, ...]:
+        if self._remembered_for is not self._policies.quotas or len(self._remembered) > _MOST_REMEMBERED:
+            self._remembered_for, self._remembered = self._policies.quotas, {}
+        due = self._remembered.get((version, principal))
+        if due is None:
+            key = version.rpartition("/versions/")[0]
+            due = self._remembered[version, principal] = tuple(
+                Due(quota.quota, quota.counter(key, version, principal), quota.count, quota.period_us)
+                for quota in self._policies.quotas_of(key)
+            )
+        return due
+
+
+def _compare(sequence: int, debits: list[object], due: tuple[Due, ...], windows: list[Window]) -> None:
+    if len(debits) != len(due):
+        raise VerificationError(
+            "debit", sequence, f"record {sequence} makes {len(debits)} debits, and the policy asks for {len(due)}"
+        )
+    for debit, item, window in zip(debits, due, windows, strict=True):
+        if not isinstance(debit, dict) or (debit.get("quota"), debit.get("counter"), debit.get("limit")) != item[:3]:
+            raise VerificationError(
+                "debit",
+                sequence,
+                f"record {sequence} debits {shown(debit)}, and the policy asks for {item.counter} with the limit"
+                f" {item.limit}",
+            )
+        observed = debit.get("observed")
+        if type(observed) is not int or not window.count <= observed <= item.limit:
+            raise VerificationError(
+                "debit",
+                sequence,
+                f"record {sequence} observed {shown(observed)} of {item.limit} on {item.counter}, while"
+                f" {window.count} are in the log: the counter was changed",
+            )
