@@ -197,6 +197,10 @@ def test_rotated_log_key_is_followed_from_the_version_that_is_trusted(
     assert run(capsys, "export", export, "--log-key", vkeys[trusted])[:2] == (0, None)
     by_file = ("--log-key", vkeys[trusted], "--log-keys", export / "log-key.json")
     assert run(capsys, "receipt", file, *by_file)[:2] == (0, None)
+    old, new = saved(tmp_path / "old", note_of(RECORDS[:10], keys[:1])), export / "checkpoint"
+    proof = saved(tmp_path / "proof", consistency_proof(RECORDS, 10, 42))
+    assert run(capsys, "checkpoints", old, new, *by_file, "--proof", proof)[:2] == (0, None)
+    assert run(capsys, "checkpoints", old, new, *by_file[:2], "--export", export)[:2] == (0, None)
 
 
 def test_log_key_that_nobody_vouched_for_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

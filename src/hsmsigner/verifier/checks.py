@@ -24,7 +24,7 @@ from hsmsigner.verifier.proofs import (
     verify_consistency,
     verify_receipt,
 )
-from hsmsigner.verifier.trust import Trust
+from hsmsigner.verifier.trust import OpenCheckpoint, Trust
 
 _MAX_LOG_KEYS_BYTES = 2**26
 _MAX_SIGNATURE_BYTES = 2**26
@@ -101,29 +101,45 @@ def check_receipt(path: Path, log_keys: Path | None, signature: Path | None, tru
     return told
 
 
-def check_checkpoints(
-    old: Path, new: Path, trust: Trust, progress: Progress, *, proof: Path | None, export: Path | None
-) -> Told:
-    """Verify that the log of one checkpoint is the beginning of the other's, by a proof or by an export's tiles.
+def check_proof(old: Path, new: Path, proof: Path, log_keys: Path | None, trust: Trust) -> Told:
+    """Verify by a consistency proof that the log of one checkpoint is the beginning of the other's.
 
     Raises:
         VerificationError: what is wrong.
         OSError: something cannot be read.
     """
-    before = trust.open(read_file(old, MAX_NOTE_BYTES), str(old), is_newest=False)
-    after = trust.open(read_file(new, MAX_NOTE_BYTES), str(new))
-    if proof is not None:
-        verify_consistency(before, after, read_file(proof, MAX_PROOF_BYTES))
-    elif export is not None:
+    if log_keys is not None:
+        trust = follow(trust, read_file(log_keys, _MAX_LOG_KEYS_BYTES))
+    before, after = _open_both(old, new, trust)
+    verify_consistency(before, after, read_file(proof, MAX_PROOF_BYTES))
+    return _grown(before, after)
+
+
+def check_growth(old: Path, new: Path, export: Path, trust: Trust, progress: Progress) -> Told:
+    """The same by the tiles of an export that holds both.
+
+    Raises:
+        VerificationError: what is wrong.
+        OSError: something cannot be read.
+    """
+    with Folder(export) as folder:
+        held = open_export(folder, trust, is_newest=False)
+        before, after = _open_both(old, new, held.trust)
         check_order(before, after)
-        with Folder(export) as folder:
-            held = open_export(folder, trust, is_newest=False)
-            heads = [Head(before.size, before.root, "fork", str(old)), Head(after.size, after.root, "fork", str(new))]
-            _check_heads(held, heads, progress)
-    return Told(
-        f"the log of {after.size} records begins with that of {before.size}: nothing in it was changed",
-        {"old_size": before.size, "size": after.size, "root": after.root.hex(), **_seen(after.witnessed)},
-    )
+        heads = [Head(before.size, before.root, "fork", str(old)), Head(after.size, after.root, "fork", str(new))]
+        _check_heads(held, heads, progress)
+    return _grown(before, after)
+
+
+def _open_both(old: Path, new: Path, trust: Trust) -> tuple[OpenCheckpoint, OpenCheckpoint]:
+    before = trust.open(read_file(old, MAX_NOTE_BYTES), str(old), is_newest=False)
+    return before, trust.open(read_file(new, MAX_NOTE_BYTES), str(new))
+
+
+def _grown(before: OpenCheckpoint, after: OpenCheckpoint) -> Told:
+    message = f"the log of {after.size} records begins with that of {before.size}: nothing in it was changed"
+    fields = {"old_size": before.size, "size": after.size, "root": after.root.hex()}
+    return Told(message, fields | _seen(after.witnessed))
 
 
 def _check_heads(export: Export, heads: list[Head], progress: Progress) -> None:

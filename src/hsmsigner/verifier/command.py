@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hsmsigner.verifier.checks import Told, check_checkpoints, check_export, check_receipt
+from hsmsigner.verifier.checks import Told, check_export, check_growth, check_proof, check_receipt
 from hsmsigner.verifier.fault import VerificationError
 from hsmsigner.verifier.note import VerificationKey, parse_vkey
 from hsmsigner.verifier.progress import ProgressLine
@@ -54,8 +54,10 @@ def _check(asked: argparse.Namespace, trust: Trust, progress: ProgressLine) -> T
             return check_export(asked.folder, asked.archive, asked.checkpoint, trust, progress.tell)
         case "receipt":
             return check_receipt(asked.file, asked.log_keys, asked.signature, trust)
+        case _ if asked.export is not None:
+            return check_growth(asked.old, asked.new, asked.export, trust, progress.tell)
         case _:
-            return check_checkpoints(asked.old, asked.new, trust, progress.tell, proof=asked.proof, export=asked.export)
+            return check_proof(asked.old, asked.new, asked.proof, asked.log_keys, trust)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,11 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     receipt = _command(commands, "receipt", "verify that one record is in the log")
     receipt.add_argument("file", type=Path, metavar="FILE", help="what `hsmsigner audit receipt` wrote")
-    receipt.add_argument("--log-keys", type=Path, metavar="FILE", help="log-key.json of an export, after a rotation")
     receipt.add_argument("--signature", type=Path, metavar="FILE", help="the signature that the record must be of")
     checkpoints = _command(commands, "checkpoints", "verify that a later checkpoint contains an earlier one")
     checkpoints.add_argument("old", type=Path, metavar="OLD", help="the earlier checkpoint")
     checkpoints.add_argument("new", type=Path, metavar="NEW", help="the later checkpoint")
+    for command in (receipt, checkpoints):
+        command.add_argument(
+            "--log-keys", type=Path, metavar="FILE", help="log-key.json of an export, after a rotation of the log's key"
+        )
     way = checkpoints.add_mutually_exclusive_group(required=True)
     way.add_argument("--proof", type=Path, metavar="FILE", help="a consistency proof between the two")
     way.add_argument("--export", type=Path, metavar="DIR", help="an export whose tiles hold both")
