@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 HASH_SIZE = 32
+EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
 def leaf_hash(record: bytes) -> bytes:
@@ -36,7 +37,7 @@ class RightEdge:
     def root(self) -> bytes:
         """Merkle tree hash; SHA-256 of nothing for the empty tree."""
         if not self.hashes:
-            return hashlib.sha256(b"").digest()
+            return EMPTY_ROOT
         *rest, root = self.hashes
         for left in reversed(rest):
             root = node_hash(left, root)

@@ -8,8 +8,17 @@ from hsmsigner.operations.ports.keys import (
     RequestKey,
     RotationTable,
 )
-from hsmsigner.operations.ports.store import (
+from hsmsigner.operations.ports.log import (
+    NO_FILTER,
+    Checkpoint,
+    CheckpointTable,
+    LogFilter,
     LogPage,
+    LogReader,
+    Outcome,
+    TreeHead,
+)
+from hsmsigner.operations.ports.store import (
     PolicyRevision,
     PolicyTable,
     RequestState,
@@ -22,10 +31,16 @@ from hsmsigner.operations.ports.store import (
 from hsmsigner.operations.ports.token import SignOutcome, SignStatus, SignTask, Token, TokenKeyPair, TokenStatus
 
 __all__ = [
+    "NO_FILTER",
+    "Checkpoint",
+    "CheckpointTable",
     "ContinuityTable",
     "KeyTable",
     "LeaseTable",
+    "LogFilter",
     "LogPage",
+    "LogReader",
+    "Outcome",
     "PendingKey",
     "PolicyRevision",
     "PolicyTable",
@@ -42,5 +57,6 @@ __all__ = [
     "TokenKeyPair",
     "TokenStatus",
     "Transaction",
+    "TreeHead",
     "UsageTable",
 ]

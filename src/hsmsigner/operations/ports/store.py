@@ -13,6 +13,7 @@ from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.domain.record import Entry
 from hsmsigner.operations.ports.keys import ContinuityTable, KeyTable, LeaseTable, RequestKey, RotationTable
+from hsmsigner.operations.ports.log import CheckpointTable, LogReader, TreeHead
 
 
 @unique
@@ -157,6 +158,16 @@ class Transaction(Protocol):
         ...
 
     @property
+    def checkpoints(self) -> CheckpointTable:
+        """Checkpoints of the log."""
+        ...
+
+    @property
+    def tree_head(self) -> TreeHead:
+        """The tree with all records of this transaction so far."""
+        ...
+
+    @property
     def next_sequence(self) -> int:
         """Sequence number that the next record will have."""
         ...
@@ -170,16 +181,7 @@ class Transaction(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """Some records in order, and the tree when they were read."""
-
-    records: list[tuple[int, bytes]]
-    tree_size: int
-    root_hash: bytes
-
-
-class Store(Protocol):
+class Store(LogReader, Protocol):
     """The one durable store. Its errors come out as SignerError AUDIT_UNAVAILABLE, after which it must be reopened."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -195,8 +197,4 @@ class Store(Protocol):
 
     async def read_signature_counts(self, name: KeyName) -> dict[int, int]:
         """Signatures authorized so far, by version number of one key; does not wait for writers."""
-        ...
-
-    async def read_log(self, start: int, limit: int) -> LogPage:
-        """Read records from `start` on; does not wait for writers."""
         ...
