@@ -116,7 +116,7 @@ class LogSettings(_Section):
 
 
 class WitnessSettings(_Section):
-    """Somebody else who sees every checkpoint and signs only those that extend what it saw before (C2SP tlog-witness)."""
+    """Somebody else who sees every checkpoint and cosigns those that extend what it saw before (C2SP tlog-witness)."""
 
     # signed-note verification key of type 0x04: name+id+base64.
     vkey: Annotated[str, Field(pattern=r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+$", max_length=400)]

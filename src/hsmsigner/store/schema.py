@@ -227,7 +227,7 @@ checkpoints = Table(
     Column("witnesses", Integer, nullable=False),
 )
 
-# Refusals that got no record of their own yet: counted here durably, so that a flood costs no disk and no count is lost.
+# Refusals that got no record of their own yet: counted durably, so that a flood costs no disk and no count is lost.
 denial_totals = Table(
     "denial_totals",
     metadata,

@@ -14,7 +14,7 @@ from hsmsigner.transparency.merkle import EMPTY_ROOT, node_hash
 TILE_HEIGHT = 8
 TILE_SIZE = 1 << TILE_HEIGHT
 
-# Gets level and number of a tile; gives its hashes, as many as there are by now, at least those the tree of the proof has.
+# Gets level and number of a tile; gives the hashes it has by now, at least those that the tree of the proof has.
 ReadTile = Callable[[int, int], Sequence[bytes]]
 
 
@@ -84,7 +84,7 @@ class TiledTree:
         return proof[::-1]
 
     def _range(self, start: int, end: int) -> bytes:
-        """Root over the leaves from `start` to `end`; such a range is a perfect subtree, or ends where the tree does."""
+        """Root over the leaves from `start` to `end`: a perfect subtree, or a range that ends where the tree does."""
         width = end - start
         if width & (width - 1):
             middle = start + _largest_power_below(width)
