@@ -23,6 +23,7 @@ from hsmsigner.domain.rotation_policy import RotationPolicy
 from hsmsigner.domain.signing import RequestId, parse_request_id, signing_request
 from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.committer import Committer, CommitterLimits
+from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.jobs import Signed
 from hsmsigner.operations.key_changes import Cause, WantedRotation
@@ -81,6 +82,7 @@ class Signer:
         await publish_first(self.store, self.clock, self.policy.encode())
         self.interrupted = await interrupt_dangling(self.store, self.clock)
         await self.governance.reload(self.store)
+        await report_denials(self.store, self.governance, self.clock)
         self.committer = Committer(self.store, self.token, self.governance, self.clock, self.limits)
         self.signing = Signing(self.committer)
         self.keys = Keys(self.store, self.token, self.governance, self.clock)

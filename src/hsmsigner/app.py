@@ -28,6 +28,7 @@ from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
 from hsmsigner.operations.certificates import Certificates
 from hsmsigner.operations.committer import Committer, CommitterLimits
+from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
@@ -138,6 +139,7 @@ async def _start_store(store: SqlStore, governance: GovernanceCache, settings: S
     interrupted = await interrupt_dangling(store, wall_clock)
     await record_start(store, wall_clock, version("hsmsigner"), interrupted)
     await governance.reload(store)
+    await report_denials(store, governance, wall_clock)
 
 
 async def _settle_with_token(keys: Keys, compare: Callable[[], Awaitable[object]]) -> None:

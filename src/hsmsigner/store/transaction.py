@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import Entry, encode_record
 from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.denials import SqlDenialTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
@@ -36,6 +37,7 @@ class SqlTransaction:
         self.continuity = SqlContinuityTable(connection)
         self.leases = SqlLeaseTable(connection)
         self.policies = SqlPolicyTable(connection)
+        self.denials = SqlDenialTable(connection)
         row = connection.execute(LOG_STATE).one()
         self.epoch: int = row.epoch
         self.last_time = Instant(row.last_time)

@@ -19,6 +19,7 @@ from hsmsigner.operations.ports.log import (
     TreeHead,
 )
 from hsmsigner.operations.ports.store import (
+    DenialTable,
     PolicyRevision,
     PolicyTable,
     RequestState,
@@ -35,6 +36,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointTable",
     "ContinuityTable",
+    "DenialTable",
     "KeyTable",
     "LeaseTable",
     "LogFilter",

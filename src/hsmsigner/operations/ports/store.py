@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Protocol
 
+from hsmsigner.domain.denial import DenialKind, DenialTotal
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.quota import CounterId, Usage
@@ -97,6 +98,18 @@ class UsageTable(Protocol):
         ...
 
 
+class DenialTable(Protocol):
+    """Refusals that are counted, and have no record of their own yet."""
+
+    def add(self, counts: Mapping[DenialKind, int], now: Instant) -> None:
+        """Add to the totals."""
+        ...
+
+    def take(self) -> list[DenialTotal]:
+        """All totals, which begin anew at nothing: their record is to be written in this transaction."""
+        ...
+
+
 class PolicyTable(Protocol):
     """Policy revisions; never changed once written."""
 
@@ -155,6 +168,11 @@ class Transaction(Protocol):
     @property
     def policies(self) -> PolicyTable:
         """Policy revisions."""
+        ...
+
+    @property
+    def denials(self) -> DenialTable:
+        """Refusals that are counted together."""
         ...
 
     @property
