@@ -44,13 +44,15 @@ NO_FILTER = LogFilter()
 class LogPage:
     """Some records in order, and the tree when they were read.
 
-    `next_sequence` is where to read on: everything before it is in `records`, or does not fit the filter.
+    `next_sequence` is where to read on: everything before it is in `records`, or does not fit the filter. Records below
+    `first_sequence` were sealed.
     """
 
     records: list[tuple[int, bytes]]
     tree_size: int
     root_hash: bytes
     next_sequence: int
+    first_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +147,8 @@ class LogReader(Protocol):
 
     async def read_checkpoints(self, after_size: int, limit: int) -> Sequence[Checkpoint]:
         """Signed checkpoints larger than `after_size`, in order."""
+        ...
+
+    async def read_newest_checkpoint(self, min_witnesses: int = 0) -> Checkpoint | None:
+        """The largest signed checkpoint with at least so many witnesses."""
         ...
