@@ -1,4 +1,4 @@
-"""The text of a checkpoint, to the byte (docs/log-format.md), and what a witness signs of it."""
+"""The text of a checkpoint, to the byte (docs/log-format.md)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsmsigner.transparency.checkpoint import (
-    CheckpointBody,
-    cosignature,
-    cosigned_message,
-    parse_checkpoint,
-    parse_text,
-    read_cosignature,
-)
+from hsmsigner.transparency.checkpoint import CheckpointBody, parse_checkpoint, parse_text
 from hsmsigner.transparency.note import NoteError, SignatureLine, write_note
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -61,16 +54,3 @@ def test_lines_that_others_add_are_ignored() -> None:
 def test_what_is_no_checkpoint_is_refused(text: str) -> None:
     with pytest.raises(NoteError):
         parse_text(text)
-
-
-def test_a_witness_signs_the_time_and_the_whole_text() -> None:
-    assert cosigned_message(EMPTY_TEXT, 1_800_000_000) == b"cosignature/v1\ntime 1800000000\n" + EMPTY_TEXT.encode()
-
-
-def test_a_cosignature_begins_with_its_time() -> None:
-    signature = cosignature(1_800_000_000, bytes(64))
-
-    assert signature == b"\x00\x00\x00\x00\x6b\x49\xd2\x00" + bytes(64)
-    assert read_cosignature(SignatureLine("w", b"1234", signature)) == (1_800_000_000, bytes(64))
-    with pytest.raises(NoteError):
-        read_cosignature(SignatureLine("w", b"1234", signature[1:]))

@@ -1,4 +1,4 @@
-"""Checkpoints (C2SP tlog-checkpoint) and what witnesses sign of them (C2SP tlog-cosignature)."""
+"""Checkpoints: what the log says of itself (C2SP tlog-checkpoint)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass
 
 from hsmsigner.transparency.merkle import HASH_SIZE
-from hsmsigner.transparency.note import NoteError, SignatureLine, check_name, read_note
+from hsmsigner.transparency.note import NoteError, check_name, read_note
 
 _LINES = 3
 _MOST_DIGITS = 19
-_TIME_SIZE = 8
-_ED25519_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +55,3 @@ def parse_checkpoint(note: str) -> CheckpointBody:
         NoteError: it is no signed checkpoint.
     """
     return parse_text(read_note(note)[0])
-
-
-def cosigned_message(text: str, seconds: int) -> bytes:
-    """What a witness signs: that it saw the checkpoint of this text at this time, in seconds since 1970."""
-    return f"cosignature/v1\ntime {seconds}\n{text}".encode()
-
-
-def cosignature(seconds: int, signature: bytes) -> bytes:
-    """The signature of a witness as its line has it."""
-    return seconds.to_bytes(_TIME_SIZE) + signature
-
-
-def read_cosignature(line: SignatureLine) -> tuple[int, bytes]:
-    """Time in seconds since 1970, and the Ed25519 signature, of a witness's line.
-
-    Raises:
-        NoteError: it has another length.
-    """
-    if len(line.signature) != _TIME_SIZE + _ED25519_SIZE:
-        raise NoteError(f"the cosignature of {line.name} has a wrong length")
-    return int.from_bytes(line.signature[:_TIME_SIZE]), line.signature[_TIME_SIZE:]
