@@ -152,3 +152,7 @@ class LogReader(Protocol):
     async def read_newest_checkpoint(self, min_witnesses: int = 0) -> Checkpoint | None:
         """The largest signed checkpoint with at least so many witnesses."""
         ...
+
+    async def read_newest_cosigned(self, line_start: str) -> Checkpoint | None:
+        """The largest signed checkpoint with a signature line that begins so, among the newest 50,000."""
+        ...
