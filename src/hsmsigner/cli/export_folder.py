@@ -81,7 +81,7 @@ class ExportFolder:
     def write_upper_tiles(self, size: int) -> bytes:
         """Write the tiles above level 0, from those of level 0; returns the root of the tree."""
         level, count = 0, size
-        while count > TILE_SIZE:
+        while count >= TILE_SIZE:
             roots = [tile_root(self._read_tile(level, number)) for number in range(count // TILE_SIZE)]
             level, count = level + 1, len(roots)
             for start in range(0, count, TILE_SIZE):
