@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -45,6 +45,9 @@ HEAL_EVERY_S = 1.0
 EXPIRE_EVERY_S = 5.0
 EXPIRE_AT_ONCE = 2000
 
+# Says why nothing may be signed now; None when it may.
+Gate = Callable[[], SignerError | None]
+
 
 @dataclass(frozen=True, slots=True)
 class CommitterLimits:
@@ -65,7 +68,10 @@ class Committer:
         governance: GovernanceCache,
         clock: Callable[[], Instant],
         limits: CommitterLimits,
+        *,
+        gates: Sequence[Gate] = (),
     ) -> None:
+        self._gates = gates
         self._store = store
         self._token = token
         self._governance = governance
@@ -88,13 +94,16 @@ class Committer:
         """Queue a group; each job's future gets its answer.
 
         Raises:
-            SignerError: QUEUE_FULL, AUDIT_UNAVAILABLE or SHUTTING_DOWN, before any work.
+            SignerError: QUEUE_FULL, AUDIT_UNAVAILABLE or SHUTTING_DOWN, or what a gate says; before any work.
         """
         if self._is_stopping:
             message = "the appliance is stopping; retry with the same request_id"
             raise SignerError(Reason.SHUTTING_DOWN, message, retry_after_s=2.0)
         if not self.can_record:
             raise cannot_record()
+        for gate in self._gates:
+            if (refusal := gate()) is not None:
+                raise refusal
         self._queue.add(group)
         self._stir()
 
