@@ -27,11 +27,15 @@ from hsmsigner.errors import ConfigurationError, SignerError
 from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
 from hsmsigner.operations.certificates import Certificates
+from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, require_origin
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
+from hsmsigner.operations.log_key import LogKey
+from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.reconcile import compare_with_token
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
@@ -74,7 +78,8 @@ async def run_frontend(settings: Settings) -> None:
 
     stopping = _stop_signal()
     certificates = CertificateFiles(settings.tls)
-    store, governance = SqlStore(settings.store_url), GovernanceCache()
+    growth, governance = LogGrowth(), GovernanceCache()
+    store = SqlStore(settings.store_url, growth.announce)
     await _start_store(store, governance, settings)
     limits = settings.limits
     # Longer than the watchdog's, so that a hung call is first cut where the token is.
@@ -93,7 +98,18 @@ async def run_frontend(settings: Settings) -> None:
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
-    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=str(uuid4()))
+    holder, audit = str(uuid4()), settings.audit
+    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder)
+    checkpoints = Checkpoints(
+        store,
+        token,
+        governance,
+        wall_clock,
+        LogKey(store, token, governance, keys, audit.origin),
+        growth=growth,
+        rules=CheckpointRules(audit.origin, audit.checkpoint_records, audit.checkpoint_interval_s),
+        holder=holder,
+    )
     health = Health(token, lambda: committer.can_record)
     use_cases = UseCases(
         Signing(committer),
@@ -106,7 +122,8 @@ async def run_frontend(settings: Settings) -> None:
             governance,
         ),
         Policies(store, governance, wall_clock),
-        Audit(store, governance),
+        Audit(store, governance, origin=audit.origin, next_checkpoint_s=audit.checkpoint_interval_s),
+        LogWatch(store, governance, growth),
     )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
     await token.start()
@@ -114,6 +131,7 @@ async def run_frontend(settings: Settings) -> None:
     background.start(committer.run())
     background.start(_settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)))
     background.start(scheduler.run())
+    background.start(checkpoints.run())
     background.start(health.run())
     background.start(_refresh(certificates))
     _write_address(settings.address_file, await server.start())
@@ -124,12 +142,14 @@ async def run_frontend(settings: Settings) -> None:
     settings.address_file.unlink(missing_ok=True)
     committer.stop()
     await background.finish()
+    await checkpoints.stop()
     await token.close()
     await store.close()
 
 
 async def _start_store(store: SqlStore, governance: GovernanceCache, settings: Settings) -> None:
     await store.reopen()
+    await require_origin(store, settings.audit.origin)
     try:
         await publish_first(store, wall_clock, settings.policy.read_bytes())
     except OSError as error:

@@ -36,8 +36,10 @@ LOCK_RETRY_S = 0.005
 class SqlStore:
     """The store of one frontend; see `operations.ports.Store`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_commit: Callable[[int], None] | None = None) -> None:
+        """`on_commit` is told the log's size after every commit, on the event loop."""
         self._url = url
+        self._on_commit = on_commit
         self._writer: Engine | None = None
         self._reader: Engine | None = None
         # The writer's one connection, kept: taking it from the pool for every turn would be felt.
@@ -67,12 +69,15 @@ class SqlStore:
         async with self._writing:
             begun = await self._begin()
             try:
-                yield SqlTransaction(begun.connection)
+                transaction = SqlTransaction(begun.connection)
+                yield transaction
                 await self._commit(begun)
             except SQLAlchemyError as error:
                 raise cannot_record() from error
             finally:
                 self._roll_back(begun)
+        if self._on_commit is not None:
+            self._on_commit(transaction.next_sequence)
 
     async def read_log(self, start: int, limit: int) -> LogPage:
         try:
