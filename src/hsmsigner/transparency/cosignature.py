@@ -1,4 +1,4 @@
-"""Verifies what witnesses sign: C2SP tlog-cosignature v1 with Ed25519 (signature type 0x04 of signed-note)."""
+"""What witnesses sign of checkpoints, written and verified: C2SP tlog-cosignature v1 with Ed25519 (signature type 0x04 of signed-note)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,33 @@ from collections.abc import Iterable
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hsmsigner.transparency.checkpoint import cosigned_message, read_cosignature
 from hsmsigner.transparency.note import KeyType, NoteError, NoteKey, SignatureLine, parse_vkey
 
 # 9999-12-31T23:59:59Z: what comes later no calendar of ours can write.
 _LAST_SECOND = 253_402_300_799
+_TIME_SIZE = 8
+_ED25519_SIZE = 64
+
+
+def cosigned_message(text: str, seconds: int) -> bytes:
+    """What a witness signs: that it saw the checkpoint of this text at this time, in seconds since 1970."""
+    return f"cosignature/v1\ntime {seconds}\n{text}".encode()
+
+
+def cosignature(seconds: int, signature: bytes) -> bytes:
+    """The signature of a witness as its line has it."""
+    return seconds.to_bytes(_TIME_SIZE) + signature
+
+
+def read_cosignature(line: SignatureLine) -> tuple[int, bytes]:
+    """Time in seconds since 1970, and the Ed25519 signature, of a witness's line.
+
+    Raises:
+        NoteError: it has another length.
+    """
+    if len(line.signature) != _TIME_SIZE + _ED25519_SIZE:
+        raise NoteError(f"the cosignature of {line.name} has a wrong length")
+    return int.from_bytes(line.signature[:_TIME_SIZE]), line.signature[_TIME_SIZE:]
 
 
 def parse_witness_key(vkey: str) -> NoteKey:

@@ -100,7 +100,7 @@ async def exchange(
 
 
 async def _exchange(endpoint: Endpoint, request: bytes) -> Reply | Fault:
-    tls = _tls_context() if endpoint.scheme == "https" else None
+    tls = tls_context() if endpoint.scheme == "https" else None
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=tls)
     try:
         writer.write(request)
@@ -119,7 +119,7 @@ async def _exchange(endpoint: Endpoint, request: bytes) -> Reply | Fault:
 
 
 @lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """The machine's CAs, or those that SSL_CERT_FILE names. Made once: reading them takes a while."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
