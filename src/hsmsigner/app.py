@@ -32,9 +32,11 @@ from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.growth import LogGrowth
+from hsmsigner.operations.guarded_token import GuardedToken
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.log_key import LogKey
+from hsmsigner.operations.log_status import LogSources
 from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.reconcile import compare_with_token
@@ -42,6 +44,7 @@ from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sign import Signing
+from hsmsigner.operations.token_memory import MemoryRules, TokenMemory
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.log import LogDamagedError
 from hsmsigner.store.unit_of_work import SqlStore
@@ -61,8 +64,10 @@ def wall_clock() -> Instant:
     return Instant(time.time_ns() // 1000)
 
 
-async def run_frontend(settings: Settings) -> None:
+async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     """Serve until SIGTERM or SIGINT, then finish what was authorized.
+
+    `accepted_rollback` is why the log need not be the one that the token remembers; empty, it must be.
 
     Raises:
         ConfigurationError: the appliance cannot start as it is set up.
@@ -83,22 +88,26 @@ async def run_frontend(settings: Settings) -> None:
     await _start_store(store, governance, settings)
     limits = settings.limits
     # Longer than the watchdog's, so that a hung call is first cut where the token is.
-    token = TokenClient(
+    client = TokenClient(
         settings.token_socket,
         deadline_s=settings.token.call_timeout_s + _DEADLINE_MARGIN_S,
         frame_limit=frame_limit(limits),
     )
+    token, audit = GuardedToken(client), settings.audit
+    rules = MemoryRules(audit.origin, audit.remember_interval_s, accepted_rollback)
+    memory = TokenMemory(store, token, wall_clock, rules)
     committer = Committer(
         store,
         token,
         governance,
         wall_clock,
         CommitterLimits(limits.queue, limits.queue_bytes, limits.request_retention_s),
+        gates=(token.refusal,),
     )
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
-    holder, audit = str(uuid4()), settings.audit
+    holder = str(uuid4())
     scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder)
     checkpoints = Checkpoints(
         store,
@@ -109,8 +118,9 @@ async def run_frontend(settings: Settings) -> None:
         growth=growth,
         rules=CheckpointRules(audit.origin, audit.checkpoint_records, audit.checkpoint_interval_s),
         holder=holder,
+        observers=(memory.on_signed,),
     )
-    health = Health(token, lambda: committer.can_record)
+    health = Health(token, lambda: committer.can_record, lambda: token.refusal() is None)
     use_cases = UseCases(
         Signing(committer),
         KeyUseCases(
@@ -122,13 +132,20 @@ async def run_frontend(settings: Settings) -> None:
             governance,
         ),
         Policies(store, governance, wall_clock),
-        Audit(store, governance, origin=audit.origin, next_checkpoint_s=audit.checkpoint_interval_s),
+        Audit(
+            store,
+            governance,
+            origin=audit.origin,
+            next_checkpoint_s=audit.checkpoint_interval_s,
+            sources=LogSources(remembered_size=lambda: memory.remembered_size),
+        ),
         LogWatch(store, governance, growth),
     )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
-    await token.start()
+    await client.start()
     background = _Background(stopping)
     background.start(committer.run())
+    background.start(memory.run())
     background.start(_settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)))
     background.start(scheduler.run())
     background.start(checkpoints.run())
@@ -141,10 +158,14 @@ async def run_frontend(settings: Settings) -> None:
     await server.stop()
     settings.address_file.unlink(missing_ok=True)
     committer.stop()
-    await background.finish()
-    await checkpoints.stop()
-    await token.close()
-    await store.close()
+    try:
+        await background.finish()
+        await checkpoints.stop()
+        await memory.finish()
+    finally:
+        await client.close()
+        # Also when a part failed: a WAL left behind could be applied to another store that is put in this one's place.
+        await store.close()
 
 
 async def _start_store(store: SqlStore, governance: GovernanceCache, settings: Settings) -> None:
@@ -205,7 +226,12 @@ class _Background:
                 task.result()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled() or task.exception() is None:
+            return
+        if isinstance(task.exception(), ConfigurationError):
+            # No restart cures it: said in plain words when the process ends with it.
+            self._stopping.set()
+        else:
             _log.critical("a part of the frontend failed; it stops to be started anew", exc_info=task.exception())
             self._stopping.set()
 
@@ -230,6 +256,7 @@ def run_process() -> int:
     parser = argparse.ArgumentParser(prog="python -m hsmsigner.child")
     parser.add_argument("role", choices=("frontend", "token-worker"))
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--accept-rollback", default="", metavar="REASON")
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
@@ -241,7 +268,7 @@ def run_process() -> int:
             return run_token_worker(settings)
         harden_process()
         allow_many_files()
-        uvloop.run(run_frontend(settings))
+        uvloop.run(run_frontend(settings, arguments.accept_rollback))
     except (ConfigurationError, LogDamagedError) as error:
         _log.error("%s", error)
         return EXIT_CONFIGURATION

@@ -32,9 +32,12 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Health:
     """Looks at token and log every second and sets the statuses that clients and orchestrators read."""
 
-    def __init__(self, token: Token, can_record: Callable[[], bool]) -> None:
+    def __init__(
+        self, token: Token, can_record: Callable[[], bool], may_use_token: Callable[[], bool] = lambda: True
+    ) -> None:
         self._token = token
         self._can_record = can_record
+        self._may_use_token = may_use_token
         self._shown: dict[str, bool] = {}
         self.servicer = aio.HealthServicer()
 
@@ -46,7 +49,7 @@ class Health:
 
     async def check(self) -> None:
         """Look once."""
-        has_token, has_log = await self._token_answers(), self._can_record()
+        has_token, has_log = await self._token_answers() and self._may_use_token(), self._can_record()
         for service, needs_token in NEEDS_TOKEN.items():
             is_serving = has_log and (has_token or not needs_token)
             if self._shown.get(service) != is_serving:

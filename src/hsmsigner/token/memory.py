@@ -35,7 +35,7 @@ class MemoryNewerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogMemory:
-    """Size and root of a log. `rollbacks` counts those that were accepted, so that the smaller log then is the newer."""
+    """Size and root of a log. `rollbacks` counts those that were accepted: the smaller log then is the newer."""
 
     origin: str
     size: int
