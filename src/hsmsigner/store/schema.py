@@ -227,6 +227,9 @@ checkpoints = Table(
     Column("witnesses", Integer, nullable=False),
 )
 
+# The newest that enough witnesses cosigned is found without looking through all that they did not.
+Index("checkpoints_witnesses", checkpoints.c.witnesses, checkpoints.c.size)
+
 # Refusals that got no record of their own yet: counted durably, so that a flood costs no disk and no count is lost.
 denial_totals = Table(
     "denial_totals",

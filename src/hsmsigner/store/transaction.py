@@ -8,13 +8,16 @@ from sqlalchemy import Connection, insert, select, update
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import Entry, encode_record
+from hsmsigner.operations.ports import TreeHead
 from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.checkpoints import SqlCheckpointTable
 from hsmsigner.store.denials import SqlDenialTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
 from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
+from hsmsigner.store.tiles import OpenTile, read_open_tile, write_tiles
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
@@ -26,9 +29,12 @@ _INSERT_RECORD = BulkStatement(insert(audit_records), ("sequence", "record"))
 
 
 class SqlTransaction:
-    """One open write transaction; see `operations.ports.Transaction`."""
+    """One open write transaction; see `operations.ports.Transaction`.
 
-    def __init__(self, connection: Connection) -> None:
+    `open_tile` is what the last committed one left, if anything; what this one leaves, once it is committed.
+    """
+
+    def __init__(self, connection: Connection, open_tile: OpenTile | None = None) -> None:
         self._connection = connection
         self.requests = SqlRequestTable(connection)
         self.usage = SqlUsageTable(connection)
@@ -38,6 +44,8 @@ class SqlTransaction:
         self.leases = SqlLeaseTable(connection)
         self.policies = SqlPolicyTable(connection)
         self.denials = SqlDenialTable(connection)
+        self.checkpoints = SqlCheckpointTable(connection)
+        self.open_tile = open_tile
         row = connection.execute(LOG_STATE).one()
         self.epoch: int = row.epoch
         self.last_time = Instant(row.last_time)
@@ -48,16 +56,24 @@ class SqlTransaction:
     def next_sequence(self) -> int:
         return self._edge.size
 
+    @property
+    def tree_head(self) -> TreeHead:
+        return TreeHead(self._edge.size, self._edge.root())
+
     def append(self, entries: Sequence[Entry], now: Instant) -> int:
         first, time = self._edge.size, format_instant(now)
         rows: list[tuple[int, bytes]] = []
+        leaves: list[bytes] = []
+        tile = self._current_tile() if entries else None
         for entry in entries:
             record = encode_record(entry, self._edge.size, time, self._last_leaf)
             rows.append((self._edge.size, record))
             self._last_leaf = leaf_hash(record)
+            leaves.append(self._last_leaf)
             self._edge = self._edge.append(self._last_leaf)
-        if rows:
+        if tile is not None:
             _INSERT_RECORD.run(self._connection, rows)
+            self.open_tile = write_tiles(self._connection, tile, leaves, entries)
             self.last_time = now
             self._save_state()
         return first
@@ -65,6 +81,13 @@ class SqlTransaction:
     def raise_epoch(self) -> None:
         self.epoch += 1
         self._save_state()
+
+    def _current_tile(self) -> OpenTile:
+        tile = self.open_tile
+        if tile is not None and tile.is_of(self._edge.size, self._last_leaf):
+            return tile
+        # Another process has written, or this one has just begun.
+        return read_open_tile(self._connection, self._edge.size, self._last_leaf)
 
     def _save_state(self) -> None:
         self._connection.execute(

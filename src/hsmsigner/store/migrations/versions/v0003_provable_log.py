@@ -46,6 +46,7 @@ def upgrade() -> None:
         sa.Column("note", sa.String, nullable=False),
         sa.Column("witnesses", sa.Integer, nullable=False),
     )
+    op.create_index("checkpoints_witnesses", "checkpoints", ["witnesses", "size"])
     op.create_table(
         "denial_totals",
         sa.Column("principal", sa.String(512), primary_key=True),
