@@ -7,7 +7,7 @@ import json
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,13 +22,18 @@ from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.rotation_policy import RotationPolicy
 from hsmsigner.domain.signing import RequestId, parse_request_id, signing_request
 from hsmsigner.operations.adoption import Adoption
+from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, Observer
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.jobs import Signed
 from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
+from hsmsigner.operations.log_key import LogKey
+from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.recovery import interrupt_dangling
 from hsmsigner.operations.rotation import Rotations
@@ -69,14 +74,17 @@ class Signer:
     clock: FakeClock = field(default_factory=FakeClock)
     token: FakeToken = field(default_factory=FakeToken)
     limits: CommitterLimits = field(default_factory=lambda: CommitterLimits(4096, 64 * 2**20, 86_400))
-    store_class: Callable[[str], SqlStore] = SqlStore
+    store_class: Callable[..., SqlStore] = SqlStore
+    # An interval of nothing: a checkpoint is due whenever the log grew.
+    checkpoint_rules: CheckpointRules = CheckpointRules("test.example/log", 10_000, 0.0)
 
     @property
     def database(self) -> Path:
         return self.folder / "store.sqlite3"
 
     async def start(self) -> None:
-        self.store = self.store_class(f"sqlite:///{self.database}")
+        self.growth = LogGrowth()
+        self.store = self.store_class(f"sqlite:///{self.database}", self.growth.announce)
         self.governance = GovernanceCache()
         await self.store.reopen()
         await publish_first(self.store, self.clock, self.policy.encode())
@@ -91,6 +99,9 @@ class Signer:
         self.adoption = Adoption(self.store, self.token, self.governance, self.clock)
         self.scheduler = self.make_scheduler(str(uuid.uuid4()))
         self.policies = Policies(self.store, self.governance, self.clock)
+        self.audit = Audit(self.store, self.governance, origin=self.checkpoint_rules.origin, next_checkpoint_s=1.0)
+        self.log_watch = LogWatch(self.store, self.governance, self.growth)
+        self.checkpoints = self.make_checkpoints(str(uuid.uuid4()))
         self._loop = asyncio.create_task(self.committer.run())
 
     async def stop(self) -> None:
@@ -107,6 +118,12 @@ class Signer:
     def make_scheduler(self, holder: str) -> Scheduler:
         parts = self.store, self.governance, self.clock, self.rotations, self.lifecycle
         return Scheduler(*parts, holder=holder)
+
+    def make_checkpoints(self, holder: str, observers: Sequence[Observer] = ()) -> Checkpoints:
+        log_key = LogKey(self.store, self.token, self.governance, self.keys, self.checkpoint_rules.origin)
+        parts = self.store, self.token, self.governance, self.clock, log_key
+        rules = self.checkpoint_rules
+        return Checkpoints(*parts, growth=self.growth, rules=rules, holder=holder, observers=observers)
 
     def key(self, key_id: str = "settlement-eu") -> Key:
         """The key as this frontend sees it now."""
@@ -196,12 +213,13 @@ def usage_total(database: Path, quota: str) -> int:
 
 
 def check_invariants(database: Path) -> None:
-    """Chain and tree intact, every signature authorized first and ended once, counters as the log's debits say."""
+    """Chain, tree and checkpoints intact, every signature authorized first and ended once, counters as debits say."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         records = connection.execute("SELECT sequence, record FROM audit_records ORDER BY sequence").fetchall()
         (size, edge_bytes) = connection.execute("SELECT log_size, log_edge FROM appliance").fetchone()
         requests = connection.execute("SELECT sequence, state, signature FROM sign_requests").fetchall()
         usage = dict(connection.execute("SELECT counter, buckets FROM quota_usage").fetchall())
+        checkpoints = dict(connection.execute("SELECT size, root FROM checkpoints").fetchall())
     edge, previous, authorized, ended = RightEdge(), bytes(32), set(), Counter[int]()
     last_time = ""
     debits: dict[int, list[str]] = {}
@@ -213,6 +231,7 @@ def check_invariants(database: Path) -> None:
         assert fields["time"] >= last_time
         last_time, previous = fields["time"], leaf_hash(record)
         edge = edge.append(previous)
+        assert checkpoints.pop(edge.size, edge.root()) == edge.root()
         if fields["type"] == "sign.authorized":
             authorized.add(sequence)
             debits[sequence] = [debit["counter"] for debit in fields["debits"]]
@@ -230,6 +249,7 @@ def check_invariants(database: Path) -> None:
         period_s = int(counter.split("|")[2]) / 1_000_000
         span = datetime.fromisoformat(last_time) - datetime.fromisoformat(first_debit[counter])
         assert counted == count if span.total_seconds() < period_s else counted <= count
+    assert not checkpoints, "there are checkpoints of records that are not there"
     assert (size, edge_bytes) == (edge.size, edge.to_bytes())
     assert all(count == 1 for count in ended.values()), "an authorization ended twice"
     for sequence, state, signature in requests:
