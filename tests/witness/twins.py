@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -41,6 +41,7 @@ class LogTwin:
     records: list[bytes]
     origin: str = ORIGIN
     signer: Ed25519PrivateKey = field(default_factory=lambda: seeded_key("log"))
+    _full_tiles: dict[tuple[int, int], Sequence[bytes]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, count: int, text: str = "record") -> LogTwin:
@@ -63,11 +64,20 @@ class LogTwin:
         return self.tree(size).consistency_proof(old_size)
 
     def _tile(self, level: int, number: int) -> Sequence[bytes]:
+        known = self._full_tiles.get((level, number))
+        if known is None:
+            known = list(self._hashes(level, number))
+            if len(known) == TILE_SIZE:
+                self._full_tiles[level, number] = known
+        return known
+
+    def _hashes(self, level: int, number: int) -> Iterator[bytes]:
+        first, end = number * TILE_SIZE, (number + 1) * TILE_SIZE
         if level == 0:
-            return [leaf_hash(record) for record in self.records[number * TILE_SIZE : (number + 1) * TILE_SIZE]]
-        below = range(number * TILE_SIZE, (number + 1) * TILE_SIZE)
-        tiles = (self._tile(level - 1, one) for one in below if (one + 1) * TILE_SIZE**level <= len(self.records))
-        return [tile_root(tile) for tile in tiles]
+            yield from map(leaf_hash, self.records[first:end])
+            return
+        for below in range(first, min(end, len(self.records) // TILE_SIZE**level)):
+            yield tile_root(self._tile(level - 1, below))
 
 
 @dataclass
