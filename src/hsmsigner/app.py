@@ -43,6 +43,7 @@ from hsmsigner.operations.reconcile import compare_with_token
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
+from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
 from hsmsigner.operations.token_memory import MemoryRules, TokenMemory
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
@@ -120,6 +121,7 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
         holder=holder,
         observers=(memory.on_signed,),
     )
+    sealing = Sealing(store, governance, wall_clock)
     health = Health(token, lambda: committer.can_record, lambda: token.refusal() is None)
     use_cases = UseCases(
         Signing(committer),
@@ -140,17 +142,23 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
             sources=LogSources(remembered_size=lambda: memory.remembered_size),
         ),
         LogWatch(store, governance, growth),
+        sealing,
     )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
     await client.start()
     background = _Background(stopping)
-    background.start(committer.run())
-    background.start(memory.run())
-    background.start(_settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)))
-    background.start(scheduler.run())
-    background.start(checkpoints.run())
-    background.start(health.run())
-    background.start(_refresh(certificates))
+    # The committer first: the others end before it does.
+    for work in (
+        committer.run(),
+        memory.run(),
+        _settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)),
+        scheduler.run(),
+        checkpoints.run(),
+        sealing.clean_at_start(),
+        health.run(),
+        _refresh(certificates),
+    ):
+        background.start(work)
     _write_address(settings.address_file, await server.start())
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -13,6 +13,7 @@ from hsmsigner.api.interceptors import Context
 from hsmsigner.operations.audit import Audit
 from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.ports import LogPage
+from hsmsigner.operations.sealing import Sealing
 from hsmsigner.pb import audit_pb2, audit_pb2_grpc
 
 
@@ -20,10 +21,17 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     """Checks, asks the use case, writes the answer out."""
 
     def __init__(
-        self, audit: Audit, log_watch: LogWatch, *, authenticator: Authenticator, draining: asyncio.Event
+        self,
+        audit: Audit,
+        log_watch: LogWatch,
+        sealing: Sealing,
+        *,
+        authenticator: Authenticator,
+        draining: asyncio.Event,
     ) -> None:
         self._audit = audit
         self._log_watch = log_watch
+        self._sealing = sealing
         self._authenticator = authenticator
         self._draining = draining
 
@@ -128,3 +136,10 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         self, request: audit_pb2.GetLogStatusRequest, context: Context
     ) -> audit_pb2.GetLogStatusResponse:
         return convert.status_message(await self._audit.status(current_principal()))
+
+    async def SealAuditRecords(
+        self, request: audit_pb2.SealAuditRecordsRequest, context: Context
+    ) -> audit_pb2.SealAuditRecordsResponse:
+        end = convert.sequence(request.end_sequence, "end_sequence")
+        first = await self._sealing.seal(current_principal(), end, request.root_hash, request.archive)
+        return audit_pb2.SealAuditRecordsResponse(first_sequence=first)

@@ -23,6 +23,7 @@ from hsmsigner.errors import ConfigurationError
 from hsmsigner.operations.audit import Audit
 from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies
+from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
 from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing_pb2_grpc
 
@@ -41,6 +42,7 @@ class UseCases:
     policies: Policies
     audit: Audit
     log_watch: LogWatch
+    sealing: Sealing
 
 
 class ApiServer:
@@ -98,7 +100,11 @@ class ApiServer:
         keys_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(use_cases.policies), server)
         audit = AuditServicer(
-            use_cases.audit, use_cases.log_watch, authenticator=authenticator, draining=self._draining
+            use_cases.audit,
+            use_cases.log_watch,
+            use_cases.sealing,
+            authenticator=authenticator,
+            draining=self._draining,
         )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)

@@ -41,5 +41,6 @@ class SqlDenialTable:
         if rows:
             self._connection.execute(delete(table))
         return [
-            DenialTotal(DenialKind(row.principal, row.key, row.reason), row.count, Instant(row.since)) for row in rows
+            DenialTotal(DenialKind(principal, key, reason), count, Instant(since))
+            for principal, key, reason, count, since in rows
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import Entry, encode_record
@@ -15,15 +15,14 @@ from hsmsigner.store.denials import SqlDenialTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
+from hsmsigner.store.retention import SqlRetention
 from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
+from hsmsigner.store.state import LOG_STATE
 from hsmsigner.store.tiles import OpenTile, read_open_tile, write_tiles
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
-LOG_STATE = select(
-    appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
-).where(appliance.c.id == 1)
 _SAVE_STATE = update(appliance).where(appliance.c.id == 1)
 _INSERT_RECORD = BulkStatement(insert(audit_records), ("sequence", "record"))
 
@@ -45,6 +44,7 @@ class SqlTransaction:
         self.policies = SqlPolicyTable(connection)
         self.denials = SqlDenialTable(connection)
         self.checkpoints = SqlCheckpointTable(connection)
+        self.retention = SqlRetention(connection)
         self.open_tile = open_tile
         row = connection.execute(LOG_STATE).one()
         self.epoch: int = row.epoch

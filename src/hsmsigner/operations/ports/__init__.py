@@ -16,6 +16,7 @@ from hsmsigner.operations.ports.log import (
     LogPage,
     LogReader,
     Outcome,
+    Retention,
     TreeHead,
 )
 from hsmsigner.operations.ports.store import (
@@ -49,6 +50,7 @@ __all__ = [
     "RequestKey",
     "RequestState",
     "RequestTable",
+    "Retention",
     "RotationTable",
     "SignOutcome",
     "SignStatus",

@@ -105,6 +105,23 @@ class CheckpointTable(Protocol):
         ...
 
 
+class Retention(Protocol):
+    """Where the stored log begins."""
+
+    @property
+    def first_sequence(self) -> int:
+        """Records below this one were sealed; 0 when none was."""
+        ...
+
+    def begin_with(self, first_sequence: int) -> None:
+        """From now on records below this one count as gone."""
+        ...
+
+    def delete_below(self, limit: int) -> int:
+        """Delete up to `limit` records that count as gone, oldest first; returns how many there were."""
+        ...
+
+
 class LogReader(Protocol):
     """Reading the log; none of it waits for writers. All raise SignerError AUDIT_UNAVAILABLE when the store is away.
 

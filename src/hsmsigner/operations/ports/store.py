@@ -14,7 +14,7 @@ from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.domain.record import Entry
 from hsmsigner.operations.ports.keys import ContinuityTable, KeyTable, LeaseTable, RequestKey, RotationTable
-from hsmsigner.operations.ports.log import CheckpointTable, LogReader, TreeHead
+from hsmsigner.operations.ports.log import CheckpointTable, LogReader, Retention, TreeHead
 
 
 @unique
@@ -178,6 +178,11 @@ class Transaction(Protocol):
     @property
     def checkpoints(self) -> CheckpointTable:
         """Checkpoints of the log."""
+        ...
+
+    @property
+    def retention(self) -> Retention:
+        """Where the stored log begins."""
         ...
 
     @property
