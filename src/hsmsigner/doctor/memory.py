@@ -13,7 +13,8 @@ from hsmsigner.doctor.finding import Finding, fault, fine, warning
 from hsmsigner.operations.contradiction import compare
 from hsmsigner.operations.ports import TreeHead
 from hsmsigner.store.damage import LogDamagedError
-from hsmsigner.store.tree import read_size, tree_of
+from hsmsigner.store.state import read_size
+from hsmsigner.store.tree import tree_of
 from hsmsigner.transparency.merkle import EMPTY_ROOT
 
 _CHECK = "rollback"

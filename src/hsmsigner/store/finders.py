@@ -14,9 +14,8 @@ from sqlalchemy import Connection, LargeBinary, bindparam, func, select
 
 from hsmsigner.store.about import PREFIX_SIZE, fields_of, request_prefix
 from hsmsigner.store.filters import has_bytes
-from hsmsigner.store.log import read_first_sequence
 from hsmsigner.store.schema import audit_records, tile_prefixes
-from hsmsigner.store.tree import read_size
+from hsmsigner.store.state import read_first_sequence, read_size
 from hsmsigner.transparency.proof import TILE_SIZE
 
 # Tiles looked through in one go; wrong ones are rare, and a request has its records close together.

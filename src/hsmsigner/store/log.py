@@ -7,23 +7,16 @@ from sqlalchemy import Connection, bindparam, select
 from hsmsigner.domain.instant import format_instant
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH
 from hsmsigner.store.damage import LogDamagedError
-from hsmsigner.store.schema import appliance, audit_records
-from hsmsigner.store.transaction import LOG_STATE
+from hsmsigner.store.schema import audit_records
+from hsmsigner.store.state import LOG_STATE, read_first_sequence
 from hsmsigner.store.tree import check_tiles, read_hashes
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 from hsmsigner.transparency.proof import TILE_SIZE
 
-__all__ = ["LogDamagedError", "check_end", "read_first_sequence"]
+__all__ = ["LogDamagedError", "check_end"]
 
-_FIRST_SEQUENCE = select(appliance.c.first_sequence).where(appliance.c.id == 1)
 _NEWEST = select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
 _IS_THERE = select(audit_records.c.sequence).where(audit_records.c.sequence == bindparam("of_sequence"))
-
-
-def read_first_sequence(connection: Connection) -> int:
-    """The first record that was not sealed."""
-    first: int = connection.execute(_FIRST_SEQUENCE).scalar_one()
-    return first
 
 
 def check_end(connection: Connection) -> None:

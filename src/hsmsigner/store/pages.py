@@ -11,9 +11,8 @@ from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import NO_FILTER, LogFilter, LogPage
 from hsmsigner.store.about import fields_of
 from hsmsigner.store.filters import asks_for_kinds, byte_conditions, fits, kind_conditions, time_text
-from hsmsigner.store.log import read_first_sequence
 from hsmsigner.store.schema import audit_records, kind_tiles, record_kinds
-from hsmsigner.store.transaction import LOG_STATE
+from hsmsigner.store.state import LOG_STATE, read_first_sequence
 from hsmsigner.transparency.merkle import RightEdge
 from hsmsigner.transparency.proof import TILE_SIZE
 
@@ -28,7 +27,6 @@ _READ_RANGE = (
     .order_by(audit_records.c.sequence)
 )
 _READ_SOME = _READ_RANGE.limit(bindparam("most"))
-_READ_ONE = select(audit_records.c.record).where(audit_records.c.sequence == bindparam("of_sequence"))
 _READ_TYPES = select(record_kinds.c.type).distinct()
 
 
@@ -129,12 +127,22 @@ def _range_of_times(connection: Connection, start: int, end: int, wanted: LogFil
 def _first_not_before(connection: Connection, time: str, low: int, high: int) -> int:
     while low < high:
         middle = (low + high) // 2
-        found = fields_of(connection.execute(_READ_ONE, {"of_sequence": middle}).scalar()).get("time")
-        if isinstance(found, str) and found >= time:
+        read, found = _next_time(connection, middle, high)
+        if found is None or found >= time:
             high = middle
         else:
-            low = middle + 1
+            low = read + 1
     return low
+
+
+def _next_time(connection: Connection, start: int, end: int) -> tuple[int, str | None]:
+    """The time of the first record from `start` on that has one: what somebody broke must not hide the others."""
+    with connection.execute(_READ_SOME, {"start": start, "end": end, "most": TILE_SIZE}) as rows:
+        for sequence, record in rows:
+            time = fields_of(record).get("time")
+            if isinstance(time, str):
+                return sequence, time
+    return start, None
 
 
 def _as_bytes(record: object) -> bytes:

@@ -21,8 +21,9 @@ from hsmsigner.store.checkpoints import SqlCheckpointTable
 from hsmsigner.store.engine import READERS
 from hsmsigner.store.finders import Sought, find_some, request, signature
 from hsmsigner.store.pages import read_page, records_sealed
+from hsmsigner.store.state import read_size
 from hsmsigner.store.threads import run_in
-from hsmsigner.store.tree import read_hashes, read_size, tree_of
+from hsmsigner.store.tree import read_hashes, tree_of
 from hsmsigner.transparency.merkle import HASH_SIZE
 
 T = TypeVar("T")

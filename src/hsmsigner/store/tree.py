@@ -7,12 +7,12 @@ from functools import partial
 from sqlalchemy import Connection, bindparam, func, select
 
 from hsmsigner.store.damage import LogDamagedError
-from hsmsigner.store.schema import appliance, audit_records, tree_tiles
+from hsmsigner.store.schema import audit_records, tree_tiles
+from hsmsigner.store.state import read_size
 from hsmsigner.store.tiles import read_roots
 from hsmsigner.transparency.merkle import HASH_SIZE, leaf_hash
 from hsmsigner.transparency.proof import TILE_HEIGHT, TILE_SIZE, TiledTree
 
-_LOG_SIZE = select(appliance.c.log_size).where(appliance.c.id == 1)
 _READ_HASHES = select(tree_tiles.c.hashes).where(
     tree_tiles.c.level == bindparam("of_level"), tree_tiles.c.number == bindparam("of_number")
 )
@@ -23,12 +23,6 @@ _READ_LEAVES = (
     .order_by(audit_records.c.sequence)
     .limit(TILE_SIZE)
 )
-
-
-def read_size(connection: Connection) -> int:
-    """Number of records the log has."""
-    size: int = connection.execute(_LOG_SIZE).scalar_one()
-    return size
 
 
 def tree_of(connection: Connection, size: int) -> TiledTree:

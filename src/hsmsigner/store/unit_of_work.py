@@ -22,6 +22,7 @@ from hsmsigner.errors import cannot_record
 from hsmsigner.store.engine import migrate, open_reader, open_writer
 from hsmsigner.store.keys import read_signature_counts
 from hsmsigner.store.log import LogDamagedError, check_end
+from hsmsigner.store.migrations.backfill_0003 import BackfillError
 from hsmsigner.store.reader import SqlLogReader
 from hsmsigner.store.threads import run_in
 from hsmsigner.store.tiles import OpenTile
@@ -162,3 +163,5 @@ def _migrate(engine: Engine) -> None:
         migrate(engine)
     except CommandError as error:
         raise LogDamagedError("the store has a schema that this version of the program does not know") from error
+    except BackfillError as error:
+        raise LogDamagedError(str(error)) from error

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from hsmsigner.store.migrations.backfill_0003 import fill
+
 revision = "0003"
 down_revision = "0002"
 
@@ -55,3 +57,4 @@ def upgrade() -> None:
         sa.Column("count", sa.BigInteger, nullable=False),
         sa.Column("since", sa.BigInteger, nullable=False),
     )
+    fill(op.get_bind())
