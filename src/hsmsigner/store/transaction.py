@@ -15,6 +15,7 @@ from hsmsigner.store.denials import SqlDenialTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
+from hsmsigner.store.retention import SqlRetention
 from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
 from hsmsigner.store.state import LOG_STATE
@@ -43,6 +44,7 @@ class SqlTransaction:
         self.policies = SqlPolicyTable(connection)
         self.denials = SqlDenialTable(connection)
         self.checkpoints = SqlCheckpointTable(connection)
+        self.retention = SqlRetention(connection)
         self.open_tile = open_tile
         row = connection.execute(LOG_STATE).one()
         self.epoch: int = row.epoch
