@@ -66,7 +66,7 @@ def running(programs: Path, folder: Path, log: LogTwin) -> Iterator[Running]:
     address = f"127.0.0.1:{free_port()}"
     options = ["-db", str(database), "-name", NAME, "-key", fingerprint(SIGNER), "-listen", address]
     with agent(folder / "agent", SIGNER), printed.open("wb") as output:
-        command = [programs / "litewitness", *options, "-ssh-agent", str(folder / "agent")]
+        command = [str(programs / "litewitness"), *options, "-ssh-agent", str(folder / "agent")]
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             await_listening(process, address, printed)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from tlog_scales.tlog import ConsistencyProof, ConsistencyProofInvalid
 
 from hsmsigner.domain.instant import Instant
@@ -143,7 +143,7 @@ def _is_signed(key: NoteKey, text: str, line: SignatureLine) -> bool:
     if (line.name, line.key_id) != (key.name, key.key_id):
         return False
     try:
-        seeded_key("log").public_key().verify(line.signature, text.encode())
+        Ed25519PublicKey.from_public_bytes(key.public_key).verify(line.signature, text.encode())
     except InvalidSignature:
         return False
     return True

@@ -41,7 +41,8 @@ class FolderTarget:
             return Fault(FaultKind.TIMED_OUT, "an earlier write still hangs")
         self._writing = _in_thread(self._folder, checkpoint)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self._writing), self._timeout_s)
+            # Shielded: a thread cannot be cancelled, and its end must be seen before another one begins.
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._writing)), self._timeout_s)
         except TimeoutError:
             return Fault(FaultKind.TIMED_OUT, f"not written within {self._timeout_s:g} s")
 
