@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from uuid import uuid4
 
 import uvloop
 
-from hsmsigner.config import Settings, load_settings
+from hsmsigner.background import Background
+from hsmsigner.config import AuditSettings, Settings, load_settings
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.positioned_yaml import DocumentError
 from hsmsigner.errors import ConfigurationError, SignerError
@@ -39,6 +40,8 @@ from hsmsigner.operations.log_key import LogKey
 from hsmsigner.operations.log_status import LogSources
 from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies, publish_first
+from hsmsigner.operations.pushing import Pushing
+from hsmsigner.operations.quorum import QuorumGate
 from hsmsigner.operations.reconcile import compare_with_token
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
@@ -46,12 +49,14 @@ from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
 from hsmsigner.operations.token_memory import MemoryRules, TokenMemory
+from hsmsigner.operations.witnessing import Witnessing
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.log import LogDamagedError
 from hsmsigner.store.unit_of_work import SqlStore
 from hsmsigner.telemetry import configure_logging
 from hsmsigner.token.client import TokenClient
 from hsmsigner.token.protocol import frame_limit
+from hsmsigner.witness.setup import make_targets, make_witnesses
 
 _log = logging.getLogger(__name__)
 
@@ -97,13 +102,14 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     token, audit = GuardedToken(client), settings.audit
     rules = MemoryRules(audit.origin, audit.remember_interval_s, accepted_rollback)
     memory = TokenMemory(store, token, wall_clock, rules)
+    pushing, witnessing, quorum = _outside(store, audit)
     committer = Committer(
         store,
         token,
         governance,
         wall_clock,
         CommitterLimits(limits.queue, limits.queue_bytes, limits.request_retention_s),
-        gates=(token.refusal,),
+        gates=(token.refusal, quorum.refusal),
     )
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
@@ -119,10 +125,10 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
         growth=growth,
         rules=CheckpointRules(audit.origin, audit.checkpoint_records, audit.checkpoint_interval_s),
         holder=holder,
-        observers=(memory.on_signed,),
+        observers=(memory.on_signed, pushing.on_signed, witnessing.on_signed),
     )
     sealing = Sealing(store, governance, wall_clock)
-    health = Health(token, lambda: committer.can_record, lambda: token.refusal() is None)
+    health = Health(token, lambda: committer.can_record, lambda: token.refusal() is None and quorum.refusal() is None)
     use_cases = UseCases(
         Signing(committer),
         KeyUseCases(
@@ -139,14 +145,20 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
             governance,
             origin=audit.origin,
             next_checkpoint_s=audit.checkpoint_interval_s,
-            sources=LogSources(remembered_size=lambda: memory.remembered_size),
+            sources=LogSources(
+                audit.quorum,
+                audit.without_quorum == "stop",
+                witnessing.status,
+                pushing.status,
+                lambda: memory.remembered_size,
+            ),
         ),
         LogWatch(store, governance, growth),
         sealing,
     )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
     await client.start()
-    background = _Background(stopping)
+    background = Background(stopping)
     # The committer first: the others end before it does.
     for work in (
         committer.run(),
@@ -191,6 +203,16 @@ async def _start_store(store: SqlStore, governance: GovernanceCache, settings: S
     await report_denials(store, governance, wall_clock)
 
 
+def _outside(store: SqlStore, audit: AuditSettings) -> tuple[Pushing, Witnessing, QuorumGate]:
+    """Those outside who are shown the checkpoints, and the rule that may stop signing without them."""
+    pushing = Pushing(make_targets(audit.push), wall_clock)
+    pairs = [(witness.vkey, witness.url) for witness in audit.witnesses]
+    witnessing = Witnessing(store, make_witnesses(pairs), (pushing.on_signed,))
+    needed = audit.quorum if audit.without_quorum == "stop" else 0
+    gate = QuorumGate(store, wall_clock, witnessing.learn, quorum=needed, patience_s=audit.witness_patience_s)
+    return pushing, witnessing, gate
+
+
 async def _settle_with_token(keys: Keys, compare: Callable[[], Awaitable[object]]) -> None:
     """Finish keys that were left half-made, then see what the token lacks; waits for both as long as needed."""
     while True:
@@ -208,40 +230,6 @@ async def _refresh(certificates: Any) -> None:
     while True:
         await asyncio.sleep(_REFRESH_EVERY_S)
         certificates.refresh()
-
-
-class _Background:
-    """Tasks beside the server. One that fails stops the frontend: the supervisor starts a whole one."""
-
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self._stopping = stopping
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    async def finish(self) -> None:
-        """Wait for the committer, which was told to stop; cancel the others; raise what went wrong."""
-        committer, *others = self._tasks
-        for task in others:
-            task.cancel()
-        await asyncio.wait(others)
-        await committer
-        for task in others:
-            if not task.cancelled():
-                task.result()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is None:
-            return
-        if isinstance(task.exception(), ConfigurationError):
-            # No restart cures it: said in plain words when the process ends with it.
-            self._stopping.set()
-        else:
-            _log.critical("a part of the frontend failed; it stops to be started anew", exc_info=task.exception())
-            self._stopping.set()
 
 
 def _stop_signal() -> asyncio.Event:

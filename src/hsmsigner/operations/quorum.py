@@ -23,7 +23,8 @@ class QuorumGate:
     """Closed while the oldest record that no quorum has witnessed is older than the patience.
 
     That is told from the store alone, so a restart grants no new patience, and all frontends say the same. Before the
-    first look the gate is closed. A clock that is set forward closes it until the next checkpoint is witnessed.
+    first look the gate is closed. A clock that is set forward closes it until the next checkpoint is witnessed. With a
+    quorum of 0 it is always open.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class QuorumGate:
         self._quorum = quorum
         self._patience_s = patience_s
         self._counted: tuple[Checkpoint, int] | None = None
-        self._is_open = False
+        self._is_open = not quorum
 
     def refusal(self) -> SignerError | None:
         """Why nothing new may be signed; None while it may."""
@@ -56,8 +57,8 @@ class QuorumGate:
         )
 
     async def run(self) -> None:
-        """Look every second until cancelled."""
-        while True:
+        """Look every second until cancelled; returns at once where there is nothing to look at."""
+        while self._quorum:
             try:
                 await self.look()
             except SignerError as error:
