@@ -42,9 +42,7 @@ def is_included(leaf_hash: bytes, index: int, size: int, proof: Sequence[bytes],
     return last == 0 and found == root_hash
 
 
-def is_consistent(  # noqa: PLR0911 - the RFC's steps, one after another
-    old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
-) -> bool:
+def is_consistent(old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes) -> bool:
     """Section 2.1.4.2, and its two cases without hashes."""
     if old_size in (0, new_size):
         return not proof and (old_size == 0 or old_root == new_root)

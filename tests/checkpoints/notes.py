@@ -1,4 +1,4 @@
-"""Checkpoints of a store as an auditor sees them, verified with `cryptography` and the RFC's own definition of a tree."""
+"""Checkpoints of a store as an auditor sees them, verified with `cryptography` and the RFC's definition of a tree."""
 
 from __future__ import annotations
 

@@ -187,16 +187,12 @@ def test_a_rotated_key_signs_from_then_on_and_the_old_one_vouches_for_it(tmp_pat
             assert keys == signer.audit.vkeys(OPERATOR)
             by_size = {size: signers(note, keys) for size, _, note in checkpoints(signer.database)}
             assert list(by_size.values()) == [[first], [second]]
-            (statement,) = await signer_continuity(signer)
+            async with signer.store.transaction() as transaction:
+                (statement,) = transaction.continuity.list(LOG_KEY, 0, 10)
             assert (statement.old_version.number, statement.new_version.number) == (1, 2)
             check_checkpoints(signer.database, keys)
 
     run(scenario)
-
-
-async def signer_continuity(signer: Signer) -> list[object]:
-    async with signer.store.transaction() as transaction:
-        return list(transaction.continuity.list(LOG_KEY, 0, 10))
 
 
 def test_a_suspended_key_signs_no_checkpoint_until_it_is_resumed(tmp_path: Path) -> None:
