@@ -5,42 +5,32 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import socket
-import subprocess
 import time
-from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hsmsigner.operations.ports import Checkpoint
 from hsmsigner.operations.ports.witness import Cosignature, Fault, FaultKind
-from hsmsigner.transparency.note import KeyType, NoteKey, add_lines
+from hsmsigner.transparency.note import add_lines
 from hsmsigner.witness.client import HttpWitness
 from hsmsigner.witness.setup import make_witnesses
-from tests.interop.ssh_agent import agent, fingerprint
-from tests.witness.twins import LogTwin, note_key, seeded_key
+from tests.interop.litewitness import KEY, Litewitness
+from tests.interop.spicy import spicy, verified
+from tests.witness.twins import ORIGIN, LogTwin, seeded_key
 
-NAME = "witness.example/litewitness"
-SIGNER = seeded_key("litewitness")
 LARGE = LogTwin.of(66_000)
 DEADLINE_S = 20.0
 
 
-@dataclass(frozen=True)
-class Running:
-    """A litewitness process that knows LogTwin's log."""
-
-    url: str
-    key: NoteKey
-    printed: Path
+class Asked(Litewitness):
+    """A litewitness, and our client of it."""
 
     @property
     def client(self) -> HttpWitness:
-        return make_witnesses([(self.key.vkey, self.url)])[0]
+        return make_witnesses([(KEY.vkey, self.url)])[0]
 
     def ask(self, log: LogTwin, size: int | None = None, believed: int = 0) -> Cosignature | Fault:
         checkpoint = log.checkpoint(size)
@@ -52,57 +42,22 @@ class Running:
 
 
 @pytest.fixture
-def witness(torchwood: Path, tmp_path: Path) -> Iterator[Running]:
-    with running(torchwood, tmp_path, LogTwin([])) as one:
+def witness(torchwood: Path, tmp_path: Path) -> Iterator[Asked]:
+    """One that knows LogTwin's log."""
+    one = Asked(torchwood, tmp_path)
+    one.register(ORIGIN, LogTwin([]).key.vkey)
+    with one.running():
         yield one
 
 
-@contextmanager
-def running(programs: Path, folder: Path, log: LogTwin) -> Iterator[Running]:
-    database, printed = folder / "witness.db", folder / "witness.log"
-    for command in (["add-log"], ["add-key", "-key", log.key.vkey]):
-        arguments = [command[0], "-db", str(database), "-origin", log.origin, *command[1:]]
-        subprocess.run([str(programs / "witnessctl"), *arguments], check=True, capture_output=True)
-    address = f"127.0.0.1:{free_port()}"
-    options = ["-db", str(database), "-name", NAME, "-key", fingerprint(SIGNER), "-listen", address]
-    with agent(folder / "agent", SIGNER), printed.open("wb") as output:
-        command = [str(programs / "litewitness"), *options, "-ssh-agent", str(folder / "agent")]
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            await_listening(process, address, printed)
-            yield Running(f"http://{address}", note_key(NAME, KeyType.COSIGNATURE, SIGNER), printed)
-        finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def await_listening(process: subprocess.Popen[bytes], address: str, printed: Path) -> None:
-    host, _, port = address.rpartition(":")
-    deadline_s = time.monotonic() + DEADLINE_S
-    while True:
-        assert process.poll() is None, printed.read_text()
-        try:
-            socket.create_connection((host, int(port)), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline_s, printed.read_text()
-            time.sleep(0.02)
-        else:
-            return
-
-
-def test_it_writes_its_verification_key_as_we_do(witness: Running) -> None:
-    said = re.search(r"vkey=(\S+)", witness.printed.read_text())
+def test_it_writes_its_verification_key_as_we_do(witness: Asked) -> None:
+    said = re.search(r"vkey=(\S+)", witness.printed)
 
     assert said is not None
-    assert said[1].strip('"') == witness.key.vkey
+    assert said[1].strip('"') == KEY.vkey
 
 
-def test_it_cosigns_a_log_that_grows_one_by_one(witness: Running) -> None:
+def test_it_cosigns_a_log_that_grows_one_by_one(witness: Asked) -> None:
     log = LogTwin.of(60)
 
     for size in range(1, 61):
@@ -112,7 +67,7 @@ def test_it_cosigns_a_log_that_grows_one_by_one(witness: Running) -> None:
         assert abs(answer.time_s - time.time()) < 60
 
 
-def test_it_cosigns_a_log_that_grows_in_leaps(witness: Running) -> None:
+def test_it_cosigns_a_log_that_grows_in_leaps(witness: Asked) -> None:
     chance = random.Random(6)  # noqa: S311 - the same sizes each time
     believed = 0
     for size in sorted(chance.sample(range(1, len(LARGE.records)), 40)):
@@ -121,14 +76,14 @@ def test_it_cosigns_a_log_that_grows_in_leaps(witness: Running) -> None:
 
 
 @pytest.mark.parametrize("believed", [0, 3, 40])
-def test_it_says_which_size_it_knows_and_gets_the_proof_from_there(witness: Running, believed: int) -> None:
+def test_it_says_which_size_it_knows_and_gets_the_proof_from_there(witness: Asked, believed: int) -> None:
     log = LogTwin.of(60)
     assert isinstance(witness.ask(log, 41), Cosignature)
 
     assert isinstance(witness.ask(log, 60, believed), Cosignature)
 
 
-def test_it_cosigns_the_same_checkpoint_twice(witness: Running) -> None:
+def test_it_cosigns_the_same_checkpoint_twice(witness: Asked) -> None:
     log = LogTwin.of(60)
 
     assert isinstance(witness.ask(log), Cosignature)
@@ -136,7 +91,7 @@ def test_it_cosigns_the_same_checkpoint_twice(witness: Running) -> None:
 
 
 @pytest.mark.parametrize("size", [41, 60])
-def test_it_refuses_a_fork(witness: Running, size: int) -> None:
+def test_it_refuses_a_fork(witness: Asked, size: int) -> None:
     assert isinstance(witness.ask(LogTwin.of(60), 41), Cosignature)
 
     answer = witness.ask(LogTwin.of(60, "other"), size, 41)
@@ -145,7 +100,7 @@ def test_it_refuses_a_fork(witness: Running, size: int) -> None:
     assert answer.kind is FaultKind.CONTRADICTED
 
 
-def test_it_refuses_an_altered_proof(witness: Running) -> None:
+def test_it_refuses_an_altered_proof(witness: Asked) -> None:
     log = LogTwin.of(60)
     assert isinstance(witness.ask(log, 41), Cosignature)
 
@@ -159,7 +114,7 @@ def test_it_refuses_an_altered_proof(witness: Running) -> None:
     assert answer.kind is FaultKind.CONTRADICTED
 
 
-def test_it_knows_that_a_log_went_back(witness: Running) -> None:
+def test_it_knows_that_a_log_went_back(witness: Asked) -> None:
     log = LogTwin.of(60)
     assert isinstance(witness.ask(log, 60), Cosignature)
 
@@ -170,7 +125,7 @@ def test_it_knows_that_a_log_went_back(witness: Running) -> None:
     assert "went back" in answer.message
 
 
-def test_it_refuses_a_log_that_it_does_not_know_and_a_key_that_it_does_not_trust(witness: Running) -> None:
+def test_it_refuses_a_log_that_it_does_not_know_and_a_key_that_it_does_not_trust(witness: Asked) -> None:
     stranger = replace(LogTwin.of(5), origin="stranger.example/log")
     thief = replace(LogTwin.of(5), signer=seeded_key("thief"))
 
@@ -184,27 +139,27 @@ def test_it_refuses_a_log_that_it_does_not_know_and_a_key_that_it_does_not_trust
 def test_its_verifier_accepts_our_proofs(torchwood: Path, tmp_path: Path, size: int) -> None:
     indexes = range(size) if size <= 60 else sorted({0, 255, size // 2, size - 1})
     checkpoint = LARGE.checkpoint(size)
-    files = [spicy(tmp_path, LARGE, index, checkpoint) for index in indexes]
+    files = [proven(tmp_path, LARGE, index, checkpoint) for index in indexes]
 
     assert verified(torchwood, LARGE.key.vkey, *files)
 
 
 def test_its_verifier_accepts_them_with_the_lines_of_its_witness(
-    torchwood: Path, tmp_path: Path, witness: Running
+    torchwood: Path, tmp_path: Path, witness: Asked
 ) -> None:
     log = LogTwin.of(60)
     answer = witness.ask(log)
     assert isinstance(answer, Cosignature)
     checkpoint = log.checkpoint()
 
-    file = spicy(tmp_path, log, 17, replace(checkpoint, note=add_lines(checkpoint.note, [answer.line])))
+    file = proven(tmp_path, log, 17, replace(checkpoint, note=add_lines(checkpoint.note, [answer.line])))
 
     assert verified(torchwood, log.key.vkey, file)
 
 
 def test_its_verifier_refuses_what_was_altered(torchwood: Path, tmp_path: Path) -> None:
     log, vkey = LogTwin.of(60), LogTwin([]).key.vkey
-    file = spicy(tmp_path, log, 17, log.checkpoint())
+    file = proven(tmp_path, log, 17, log.checkpoint())
     proof, record = file.with_suffix(".spicy"), file.read_bytes()
     whole = proof.read_text()
     assert verified(torchwood, vkey, file)
@@ -227,18 +182,6 @@ def test_its_verifier_refuses_what_was_altered(torchwood: Path, tmp_path: Path) 
     assert not verified(torchwood, vkey, file)
 
 
-def spicy(folder: Path, log: LogTwin, index: int, checkpoint: Checkpoint) -> Path:
-    """A record in a file and our proof beside it, in the form that this verifier reads: a receipt without its head."""
+def proven(folder: Path, log: LogTwin, index: int, checkpoint: Checkpoint) -> Path:
     proof = log.tree(checkpoint.size).inclusion_proof(index)
-    file = folder / f"{index}"
-    file.write_bytes(log.records[index])
-    hashes = "".join(b64encode(one).decode() + "\n" for one in proof)
-    file.with_suffix(".spicy").write_text(f"index {index}\n{hashes}\n{checkpoint.note}")
-    return file
-
-
-def verified(programs: Path, vkey: str, *files: Path) -> bool:
-    command = [str(programs / "spicy-torchwood"), "-verify", vkey, *map(str, files)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ("verified!" in result.stderr) == (result.returncode == 0)
-    return result.returncode == 0
+    return spicy(folder, index, log.records[index], proof, checkpoint.note)
