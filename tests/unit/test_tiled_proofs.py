@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hsmsigner.transparency.merkle import RightEdge
 from hsmsigner.transparency.proof import TILE_SIZE, TiledTree, tile_root
 from tests.rfc9162 import NaiveTree
 
@@ -19,6 +20,17 @@ _LEVELS = (LEAVES, _ROOTS, _TOP)
 
 EDGES = [0, 1, 2, 3, 127, 128, 255, 256, 257, 511, 512, 513, 65_279, 65_280, 65_535, 65_536, 65_537, 65_792, MOST]
 sizes = st.one_of(st.sampled_from(EDGES), st.integers(0, MOST))
+
+
+@given(st.integers(0, 700), st.integers(0, 700))
+@settings(deadline=None)
+def test_an_edge_that_is_extended_is_one_that_was_appended_to(before: int, more: int) -> None:
+    edge = RightEdge().extend(LEAVES[:before])
+    assert edge.root() == NAIVE.root(before)
+    extended = edge.extend(LEAVES[before : before + more])
+    for leaf in LEAVES[before : before + more]:
+        edge = edge.append(leaf)
+    assert extended == edge
 
 
 def read_tile(level: int, number: int) -> Sequence[bytes]:

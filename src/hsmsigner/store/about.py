@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 PREFIX_SIZE = 4
+
+# A record's type, and its fields.
+Described = tuple[str, Mapping[str, Any]]
 
 
 class Kind(NamedTuple):
@@ -27,9 +30,29 @@ def fields_of(record: object) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def kind_of(kind: object, fields: Mapping[str, Any]) -> Kind:
-    """The kind of a record of this type with these fields."""
-    return Kind(_text(kind), _text(fields.get("key")).partition("/versions/")[0], _text(fields.get("principal")))
+def texts_of(record: bytes) -> dict[str, str]:
+    """The fields that are texts."""
+    return {name: value for name, value in fields_of(record).items() if isinstance(value, str)}
+
+
+# The three below take whole tiles and work on what differs: they run for every record that is ever appended.
+def kinds_of(records: Sequence[Described]) -> list[Kind]:
+    """The kinds of these records, each once."""
+    raw = dict.fromkeys([(kind, fields.get("key"), fields.get("principal")) for kind, fields in records])
+    kinds = (Kind(kind, (key or "").partition("/versions/")[0], principal or "") for kind, key, principal in raw)
+    return list(dict.fromkeys(kinds))
+
+
+def request_prefixes(records: Sequence[Described]) -> bytes:
+    """Prefixes of all request_ids, each once, one after another."""
+    ids = dict.fromkeys([fields.get("request_id") for _, fields in records])
+    return b"".join([request_prefix(request_id) for request_id in ids if request_id])
+
+
+def signature_prefixes(records: Sequence[Described]) -> bytes:
+    """First bytes of every `signature_sha256`, one after another."""
+    digests = [fields["signature_sha256"][: 2 * PREFIX_SIZE] for _, fields in records if "signature_sha256" in fields]
+    return b"".join(map(_from_hex, digests))
 
 
 def request_prefix(request_id: str) -> bytes:
@@ -37,25 +60,9 @@ def request_prefix(request_id: str) -> bytes:
     return hashlib.sha256(request_id.encode(errors="surrogatepass")).digest()[:PREFIX_SIZE]
 
 
-def request_prefixes(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Prefixes of all request_ids, each once, one after another."""
-    ids = dict.fromkeys(_text(fields.get("request_id")) for fields in records)
-    return b"".join(request_prefix(request_id) for request_id in ids if request_id)
-
-
-def signature_prefixes(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """First bytes of every `signature_sha256`, one after another."""
-    digests = (_text(fields.get("signature_sha256"))[: 2 * PREFIX_SIZE] for fields in records)
-    return b"".join(_from_hex(digest) for digest in digests if digest)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _from_hex(digits: str) -> bytes:
     try:
         return bytes.fromhex(digits)
     except ValueError:
-        # Nobody can ask for it, and it must not shift what follows out of place.
+        # Nobody can ask for it.
         return b""

@@ -36,6 +36,8 @@ def check_end(connection: Connection) -> None:
     leaf = _sealed_leaf(connection, size) if newest is None else _leaf(newest.record)
     if leaf != row.last_leaf:
         raise LogDamagedError(f"audit record {size - 1} is not the one that was written")
+    if first > size:
+        raise LogDamagedError(f"the audit log begins with record {first}, but its tree has {size} records")
     if first < size and connection.execute(_IS_THERE, {"of_sequence": first}).one_or_none() is None:
         raise LogDamagedError(f"audit record {first} is gone, and was not sealed")
     try:

@@ -6,14 +6,13 @@ copy: the newest records have all of it, and are read again whenever it does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, insert, select
 
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry
-from hsmsigner.store.about import Kind, fields_of, kind_of, request_prefixes, signature_prefixes
+from hsmsigner.store.about import Described, kinds_of, request_prefixes, signature_prefixes, texts_of
 from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.damage import LogDamagedError
 from hsmsigner.store.schema import audit_records, kind_tiles, record_kinds, tile_prefixes, tree_tiles
@@ -97,7 +96,7 @@ def write_tiles(
     for start in range(TILE_SIZE, len(all_leaves) + 1, TILE_SIZE):
         part = slice(start - TILE_SIZE, start)
         write_hashes(connection, number, all_leaves[part])
-        write_finders(connection, number, [_fields(entry) for entry in all_entries[part]])
+        write_finders(connection, number, [_described(entry) for entry in all_entries[part]])
         number += 1
     last_leaf = all_leaves[-1] if all_leaves else FIRST_PREVIOUS_HASH
     return OpenTile(tile.size + len(leaves), last_leaf, all_leaves[start:], all_entries[start:])
@@ -123,17 +122,17 @@ def read_roots(connection: Connection, level: int, first: int) -> list[bytes]:
     return list(connection.execute(_READ_ROOTS, {"of_level": level, "first": first}).scalars())
 
 
-def write_finders(connection: Connection, number: int, records: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Write what finds the records of a full level-0 tile, given as types with their fields."""
-    kinds: dict[Kind, None] = dict.fromkeys(kind_of(kind, fields) for kind, fields in records)
-    _INSERT_KIND.run(connection, list(kinds))
+def write_finders(connection: Connection, number: int, records: Sequence[Described]) -> None:
+    """Write what finds the records of a full level-0 tile."""
+    kinds = kinds_of(records)
+    _INSERT_KIND.run(connection, kinds)
     _INSERT_KIND_TILE.run(connection, [(*kind, number) for kind in kinds])
-    fields = [fields for _, fields in records]
-    _INSERT_PREFIXES.run(connection, [(number, request_prefixes(fields), signature_prefixes(fields))])
+    _INSERT_PREFIXES.run(connection, [(number, request_prefixes(records), signature_prefixes(records))])
 
 
-def _fields(entry: Entry | bytes) -> tuple[str, Mapping[str, Any]]:
+def _described(entry: Entry | bytes) -> Described:
     if isinstance(entry, Entry):
         return entry.type, entry.fields
-    fields = fields_of(entry)
-    return fields.get("type", ""), fields
+    # Read back from the store, where somebody else may have made it anything.
+    texts = texts_of(entry)
+    return texts.get("type", ""), texts

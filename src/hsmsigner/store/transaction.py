@@ -57,25 +57,31 @@ class SqlTransaction:
         return self._edge.size
 
     @property
+    def edge(self) -> RightEdge:
+        """The tree with all records of this transaction so far."""
+        return self._edge
+
+    @property
     def tree_head(self) -> TreeHead:
         return TreeHead(self._edge.size, self._edge.root())
 
     def append(self, entries: Sequence[Entry], now: Instant) -> int:
-        first, time = self._edge.size, format_instant(now)
+        first = self._edge.size
+        if not entries:
+            return first
+        tile = self._current_tile()
+        time, leaf = format_instant(now), self._last_leaf
         rows: list[tuple[int, bytes]] = []
         leaves: list[bytes] = []
-        tile = self._current_tile() if entries else None
-        for entry in entries:
-            record = encode_record(entry, self._edge.size, time, self._last_leaf)
-            rows.append((self._edge.size, record))
-            self._last_leaf = leaf_hash(record)
-            leaves.append(self._last_leaf)
-            self._edge = self._edge.append(self._last_leaf)
-        if tile is not None:
-            _INSERT_RECORD.run(self._connection, rows)
-            self.open_tile = write_tiles(self._connection, tile, leaves, entries)
-            self.last_time = now
-            self._save_state()
+        for sequence, entry in enumerate(entries, first):
+            record = encode_record(entry, sequence, time, leaf)
+            leaf = leaf_hash(record)
+            rows.append((sequence, record))
+            leaves.append(leaf)
+        _INSERT_RECORD.run(self._connection, rows)
+        self._edge, self._last_leaf, self.last_time = self._edge.extend(leaves), leaf, now
+        self.open_tile = write_tiles(self._connection, tile, leaves, entries)
+        self._save_state()
         return first
 
     def raise_epoch(self) -> None:
