@@ -16,8 +16,9 @@ import trustme
 from hsmsigner.operations.ports.witness import Cosignature, Fault, FaultKind
 from hsmsigner.transparency.cosignature import cosignature, cosigned_message
 from hsmsigner.transparency.note import SignatureLine, add_lines, read_note
+from hsmsigner.witness import exchange as exchange_module
 from hsmsigner.witness.client import HttpWitness, request_body
-from hsmsigner.witness.exchange import MOST_ANSWER_BYTES, tls_context
+from hsmsigner.witness.exchange import MOST_ANSWER_BYTES, Reply, tls_context
 from hsmsigner.witness.setup import make_witnesses
 from tests.witness.twins import (
     COSIGN_TIME_S,
@@ -297,6 +298,26 @@ def test_the_time_for_an_answer_is_bounded(slow: Callable[..., Awaitable[None]])
 
     assert fault.kind is FaultKind.TIMED_OUT
     assert time.monotonic() - started < 3
+
+
+def test_an_answer_in_bytes_costs_a_bounded_number_of_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, whole = 0, exchange_module._parse
+
+    def counted(received: bytes, *, is_whole: bool) -> Reply | Fault | None:
+        nonlocal looks
+        looks += 1
+        return whole(received, is_whole=is_whole)
+
+    async def endless(_m: str, _p: str, _h: dict[str, str], _b: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"1\r\nx\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(exchange_module, "_parse", counted)
+    assert fault_of(endless, timeout_s=0.5).kind is FaultKind.TIMED_OUT
+    assert looks <= 51
 
 
 def test_a_stream_without_an_end_is_cut_at_the_bound() -> None:

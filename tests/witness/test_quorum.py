@@ -24,10 +24,12 @@ TWINS = [WitnessTwin(f"witness.example/w{number}") for number in (1, 2, 3)]
 Scenario = Callable[[GrowingLog, QuorumGate], Awaitable[None]]
 
 
-def gate_of(log: GrowingLog, quorum: int = 2, twins: list[WitnessTwin] = TWINS) -> QuorumGate:
+def gate_of(
+    log: GrowingLog, quorum: int = 2, twins: list[WitnessTwin] = TWINS, patience_s: float = PATIENCE_S
+) -> QuorumGate:
     witnesses = make_witnesses((twin.key.vkey, "http://127.0.0.1:1") for twin in twins)
     count = Witnessing(log.store, witnesses).learn
-    return QuorumGate(log.store, log.clock, count, quorum=quorum, patience_s=PATIENCE_S)
+    return QuorumGate(log.store, log.clock, count, quorum=quorum, patience_s=patience_s)
 
 
 def run(folder: Path, scenario: Scenario) -> None:
@@ -131,6 +133,33 @@ def test_a_restart_grants_no_new_patience(tmp_path: Path) -> None:
         await log.grow(1)
 
         assert not await is_open(gate_of(log))
+
+    run(tmp_path, scenario)
+
+
+def test_a_clock_that_is_set_back_does_not_keep_it_open(tmp_path: Path) -> None:
+    async def scenario(log: GrowingLog, _gate: QuorumGate) -> None:
+        gate = gate_of(log, patience_s=0.05)
+        await log.checkpoint(5)
+        log.clock.advance(-86_400)
+        assert await is_open(gate)
+
+        async def is_closed() -> bool:
+            return not await is_open(gate)
+
+        await until(is_closed)
+
+    run(tmp_path, scenario)
+
+
+def test_without_a_quorum_it_is_always_open(tmp_path: Path) -> None:
+    async def scenario(log: GrowingLog, _gate: QuorumGate) -> None:
+        gate = gate_of(log, 0)
+        await log.checkpoint(5)
+        log.clock.advance(PATIENCE_S + 1)
+        await gate.run()
+
+        assert gate.refusal() is None
 
     run(tmp_path, scenario)
 

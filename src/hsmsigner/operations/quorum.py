@@ -42,6 +42,8 @@ class QuorumGate:
         self._quorum = quorum
         self._patience_s = patience_s
         self._counted: tuple[Checkpoint, int] | None = None
+        # The oldest record that is not witnessed, by its time, and when (event loop's time) it was first seen so.
+        self._seen: tuple[Instant, float] | None = None
         self._is_open = not quorum
 
     def refusal(self) -> SignerError | None:
@@ -72,15 +74,23 @@ class QuorumGate:
         Raises:
             SignerError: AUDIT_UNAVAILABLE.
         """
-        since = await self._unwitnessed_since()
-        age_s = 0.0 if since is None else (self._clock() - since) / MICROSECONDS_PER_SECOND
-        is_open = age_s <= self._patience_s
+        is_open = self._age_s(await self._unwitnessed_since()) <= self._patience_s
         if is_open != self._is_open:
             self._is_open = is_open
             if is_open:
                 _log.info("enough witnesses have cosigned the log; requests to sign are taken")
             else:
                 _log.error("too few witnesses have cosigned the log for %g s; signing stops", self._patience_s)
+
+    def _age_s(self, since: Instant | None) -> float:
+        """How long something has waited: by the clock, and if that was set back, at least as long as it was seen to."""
+        if since is None:
+            self._seen = None
+            return 0.0
+        now_s = asyncio.get_running_loop().time()
+        if self._seen is None or self._seen[0] != since:
+            self._seen = since, now_s
+        return max((self._clock() - since) / MICROSECONDS_PER_SECOND, now_s - self._seen[1])
 
     async def _unwitnessed_since(self) -> Instant | None:
         """When the oldest record was written that is in no witnessed checkpoint; None when all are in one."""

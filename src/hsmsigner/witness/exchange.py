@@ -16,6 +16,8 @@ from hsmsigner.operations.ports.witness import Fault, FaultKind
 # All that is ever answered are a few signature lines or a number.
 MOST_ANSWER_BYTES = 64 * 1024
 _CHUNK = 16 * 1024
+# Between two looks at an answer that is not whole yet: who sends it in bytes must not keep the event loop busy.
+_BREATH_S = 0.01
 _AGENT = "hsmsigner"
 
 
@@ -112,6 +114,7 @@ async def _exchange(endpoint: Endpoint, request: bytes) -> Reply | Fault:
             reply = _parse(received, is_whole=not chunk)
             if reply is not None:
                 return reply
+            await asyncio.sleep(_BREATH_S)
         return Fault(FaultKind.BAD_ANSWER, f"answered more than {MOST_ANSWER_BYTES} bytes")
     finally:
         # Not waited for: nothing that comes now matters, and a peer may never say goodbye.
