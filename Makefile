@@ -82,5 +82,5 @@ requirements: bootstrap ## pin the newest allowed versions again (see requiremen
 	@scripts/compile-requirements
 
 clean: ## remove .venv and caches; the dev state folder .dev stays
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis src/*.egg-info
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .torchwood src/*.egg-info
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

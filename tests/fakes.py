@@ -16,7 +16,15 @@ from hsmsigner.domain.algorithm import ALGORITHMS, HashName, KeyKind, Padding, S
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.ports import TOKEN_ANSWERED, SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
+from hsmsigner.operations.ports import (
+    TOKEN_ANSWERED,
+    SignOutcome,
+    SignStatus,
+    SignTask,
+    TokenKeyPair,
+    TokenStatus,
+    TreeHead,
+)
 
 _CURVES = {
     "secp256r1": (ec.SECP256R1(), 0),
@@ -65,6 +73,9 @@ class FakeToken:
     algorithms: frozenset[str] = frozenset(ALGORITHMS)
     # Pairs whose private key could leave the token.
     unprotected: set[CkaId] = field(default_factory=set)
+    # What it remembers of each log, by origin; `connections` is raised by tests that replace it.
+    memories: dict[str, TreeHead] = field(default_factory=dict)
+    connections: int = 1
     # How often the token had to be opened afresh to be sure that a key is missing: signing is interrupted by it.
     reopened: int = 0
 
@@ -107,6 +118,20 @@ class FakeToken:
             if self._pair(cka_id).public_key != public_key:
                 raise SignerError(Reason.TOKEN_REFUSED, "another key has that CKA_ID")
             del self.keys[cka_id]
+
+    async def remember(self, origin: str, head: TreeHead, *, is_rollback: bool = False) -> None:
+        if not self.connected:
+            raise _lost()
+        before = self.memories.get(origin)
+        is_older = before is not None and (head.size < before.size or (head.size == before.size and head != before))
+        if is_older and not is_rollback:
+            raise SignerError(Reason.TOKEN_REFUSED, "the token remembers a newer log")
+        self.memories[origin] = head
+
+    async def recall(self, origin: str) -> TreeHead | None:
+        if not self.connected:
+            raise _lost()
+        return self.memories.get(origin)
 
     async def status(self) -> TokenStatus:
         if not self.connected:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,44 @@ from uuid import uuid4
 
 import uvloop
 
-from hsmsigner.config import Settings, load_settings
+from hsmsigner.background import Background
+from hsmsigner.config import AuditSettings, Settings, load_settings
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.positioned_yaml import DocumentError
 from hsmsigner.errors import ConfigurationError, SignerError
 from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
 from hsmsigner.operations.certificates import Certificates
+from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, require_origin
 from hsmsigner.operations.committer import Committer, CommitterLimits
+from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.growth import LogGrowth
+from hsmsigner.operations.guarded_token import GuardedToken
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
+from hsmsigner.operations.log_key import LogKey
+from hsmsigner.operations.log_status import LogSources
+from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.policy import Policies, publish_first
+from hsmsigner.operations.pushing import Pushing
+from hsmsigner.operations.quorum import QuorumGate
 from hsmsigner.operations.reconcile import compare_with_token, missing_pairs
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
+from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
+from hsmsigner.operations.token_memory import MemoryRules, TokenMemory
+from hsmsigner.operations.witnessing import Witnessing
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.log import LogDamagedError
 from hsmsigner.store.unit_of_work import SqlStore
 from hsmsigner.telemetry import configure_logging
 from hsmsigner.token.client import TokenClient
 from hsmsigner.token.protocol import frame_limit
+from hsmsigner.witness.setup import make_targets, make_witnesses
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +71,10 @@ def wall_clock() -> Instant:
     return Instant(time.time_ns() // 1000)
 
 
-async def run_frontend(settings: Settings) -> None:
+async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     """Serve until SIGTERM or SIGINT, then finish what was authorized.
+
+    `accepted_rollback` is why the log need not be the one that the token remembers; empty, it must be.
 
     Raises:
         ConfigurationError: the appliance cannot start as it is set up.
@@ -74,28 +90,51 @@ async def run_frontend(settings: Settings) -> None:
 
     stopping = _stop_signal()
     certificates = CertificateFiles(settings.tls)
-    store, governance = SqlStore(settings.store_url), GovernanceCache()
+    growth, governance = LogGrowth(), GovernanceCache()
+    store = SqlStore(settings.store_url, growth.announce)
     await _start_store(store, governance, settings)
     limits = settings.limits
     # Longer than the watchdog's, so that a hung call is first cut where the token is.
-    token = TokenClient(
+    client = TokenClient(
         settings.token_socket,
         deadline_s=settings.token.call_timeout_s + _DEADLINE_MARGIN_S,
         frame_limit=frame_limit(limits),
     )
+    token, audit = GuardedToken(client), settings.audit
+    rules = MemoryRules(audit.origin, audit.remember_interval_s, accepted_rollback)
+    memory = TokenMemory(store, token, wall_clock, rules)
+    pushing, witnessing, quorum = _outside(store, audit)
     committer = Committer(
         store,
         token,
         governance,
         wall_clock,
         CommitterLimits(limits.queue, limits.queue_bytes, limits.request_retention_s),
+        gates=(token.refusal, quorum.refusal),
     )
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
-    patience = Patience(settings.keys.destruction_grace_s)
-    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=str(uuid4()), patience=patience)
-    health = Health(token, lambda: committer.can_record, lambda: missing_pairs(governance.newest))
+    holder, patience = str(uuid4()), Patience(settings.keys.destruction_grace_s)
+    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder, patience=patience)
+    checkpoints = Checkpoints(
+        store,
+        token,
+        governance,
+        wall_clock,
+        LogKey(store, token, governance, keys, audit.origin),
+        growth=growth,
+        rules=CheckpointRules(audit.origin, audit.checkpoint_records, audit.checkpoint_interval_s),
+        holder=holder,
+        observers=(memory.on_signed, pushing.on_signed, witnessing.on_signed),
+    )
+    sealing = Sealing(store, governance, wall_clock)
+    health = Health(
+        token,
+        lambda: committer.can_record,
+        lambda: missing_pairs(governance.newest),
+        lambda: token.refusal() is None and quorum.refusal() is None,
+    )
     use_cases = UseCases(
         Signing(committer),
         KeyUseCases(
@@ -107,16 +146,40 @@ async def run_frontend(settings: Settings) -> None:
             governance,
         ),
         Policies(store, governance, wall_clock),
-        Audit(store, governance),
+        Audit(
+            store,
+            governance,
+            origin=audit.origin,
+            next_checkpoint_s=audit.checkpoint_interval_s,
+            sources=LogSources(
+                audit.quorum,
+                audit.without_quorum == "stop",
+                witnessing.status,
+                pushing.status,
+                lambda: memory.remembered_size,
+            ),
+        ),
+        LogWatch(store, governance, growth),
+        sealing,
     )
     server = ApiServer(settings, use_cases, Authenticator(certificates.is_revoked, wall_clock), certificates, health)
-    await token.start()
-    background = _Background(stopping)
-    background.start(committer.run())
-    background.start(_settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)))
-    background.start(scheduler.run())
-    background.start(health.run())
-    background.start(_refresh(certificates))
+    await client.start()
+    background = Background(stopping)
+    # The committer first: the others end before it does.
+    for work in (
+        committer.run(),
+        memory.run(),
+        _settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)),
+        scheduler.run(),
+        checkpoints.run(),
+        witnessing.run(),
+        pushing.run(),
+        quorum.run(),
+        sealing.clean_at_start(),
+        health.run(),
+        _refresh(certificates),
+    ):
+        background.start(work)
     _write_address(settings.address_file, await server.start())
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -124,13 +187,19 @@ async def run_frontend(settings: Settings) -> None:
     await server.stop()
     settings.address_file.unlink(missing_ok=True)
     committer.stop()
-    await background.finish()
-    await token.close()
-    await store.close()
+    try:
+        await background.finish()
+        await checkpoints.stop()
+        await memory.finish()
+    finally:
+        await client.close()
+        # Also when a part failed: a WAL left behind could be applied to another store that is put in this one's place.
+        await store.close()
 
 
 async def _start_store(store: SqlStore, governance: GovernanceCache, settings: Settings) -> None:
     await store.reopen()
+    await require_origin(store, settings.audit.origin)
     try:
         await publish_first(store, wall_clock, settings.policy.read_bytes())
     except OSError as error:
@@ -140,6 +209,17 @@ async def _start_store(store: SqlStore, governance: GovernanceCache, settings: S
     interrupted = await interrupt_dangling(store, wall_clock)
     await record_start(store, wall_clock, version("hsmsigner"), interrupted)
     await governance.reload(store)
+    await report_denials(store, governance, wall_clock)
+
+
+def _outside(store: SqlStore, audit: AuditSettings) -> tuple[Pushing, Witnessing, QuorumGate]:
+    """Those outside who are shown the checkpoints, and the rule that may stop signing without them."""
+    pushing = Pushing(make_targets(audit.push), wall_clock)
+    pairs = [(witness.vkey, witness.url) for witness in audit.witnesses]
+    witnessing = Witnessing(store, make_witnesses(pairs), (pushing.on_signed,))
+    needed = audit.quorum if audit.without_quorum == "stop" else 0
+    gate = QuorumGate(store, wall_clock, witnessing.learn, quorum=needed, patience_s=audit.witness_patience_s)
+    return pushing, witnessing, gate
 
 
 async def _settle_with_token(keys: Keys, compare: Callable[[], Awaitable[object]]) -> None:
@@ -159,35 +239,6 @@ async def _refresh(certificates: Any) -> None:
     while True:
         await asyncio.sleep(_REFRESH_EVERY_S)
         certificates.refresh()
-
-
-class _Background:
-    """Tasks beside the server. One that fails stops the frontend: the supervisor starts a whole one."""
-
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self._stopping = stopping
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    async def finish(self) -> None:
-        """Wait for the committer, which was told to stop; cancel the others; raise what went wrong."""
-        committer, *others = self._tasks
-        for task in others:
-            task.cancel()
-        await asyncio.wait(others)
-        await committer
-        for task in others:
-            if not task.cancelled():
-                task.result()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            _log.critical("a part of the frontend failed; it stops to be started anew", exc_info=task.exception())
-            self._stopping.set()
 
 
 def _stop_signal() -> asyncio.Event:
@@ -210,6 +261,7 @@ def run_process() -> int:
     parser = argparse.ArgumentParser(prog="python -m hsmsigner.child")
     parser.add_argument("role", choices=("frontend", "token-worker"))
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--accept-rollback", default="", metavar="REASON")
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
@@ -221,7 +273,7 @@ def run_process() -> int:
             return run_token_worker(settings)
         harden_process()
         allow_many_files()
-        uvloop.run(run_frontend(settings))
+        uvloop.run(run_frontend(settings, arguments.accept_rollback))
     except (ConfigurationError, LogDamagedError) as error:
         _log.error("%s", error)
         return EXIT_CONFIGURATION

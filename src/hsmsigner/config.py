@@ -122,6 +122,44 @@ class LogSettings(_Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
+class WitnessSettings(_Section):
+    """Somebody else who sees every checkpoint and cosigns those that extend what it saw before (C2SP tlog-witness)."""
+
+    # signed-note verification key of type 0x04: name+id+base64.
+    vkey: Annotated[str, Field(pattern=r"^[^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+$", max_length=400)]
+    # Prefix of the protocol's URLs; add-checkpoint is appended.
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=400)]
+
+
+class AuditSettings(_Section):
+    """The audit log: its name, its checkpoints, and who else is shown them (docs/audit.md)."""
+
+    # Unique name of this log, a URL without scheme; never changed, since every checkpoint begins with it.
+    origin: Annotated[str, Field(pattern=r"^[^\s+]+$", max_length=200)] = "hsmsigner.local/log"
+    # A checkpoint after so many records or so long, whichever comes first; none while the log does not grow.
+    checkpoint_records: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    checkpoint_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10.0
+    # How often the token is told to remember the newest checkpoint (a write to the device's memory).
+    remember_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 60.0
+    witnesses: Annotated[tuple[WitnessSettings, ...], Field(max_length=16)] = ()
+    # So many of the witnesses must have cosigned for a checkpoint to count as witnessed.
+    quorum: Annotated[int, Field(ge=0, le=16)] = 0
+    # What happens while no checkpoint was witnessed for witness_patience_s although the log grew: `serve` goes on
+    # signing, `stop` refuses with AUDIT_UNAVAILABLE.
+    without_quorum: Literal["serve", "stop"] = "serve"
+    witness_patience_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    # Folders (file:///path) or HTTP endpoints (PUT) that get every checkpoint.
+    push: Annotated[tuple[Annotated[str, Field(pattern=r"^(file|https?)://[^\s]+$")], ...], Field(max_length=8)] = ()
+
+    @model_validator(mode="after")
+    def _quorum_can_be_met(self) -> AuditSettings:
+        if self.quorum > len(self.witnesses):
+            raise ValueError("quorum is larger than the number of witnesses")
+        if self.without_quorum == "stop" and not self.quorum:
+            raise ValueError("without_quorum: stop needs a quorum of at least 1")
+        return self
+
+
 class Settings(_Section):
     """The whole of `hsmsigner.yaml`. Relative paths are relative to the folder the file lies in."""
 
@@ -138,6 +176,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     keys: KeySettings = KeySettings()
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
     reflection: bool = False
 
     @property

@@ -83,6 +83,8 @@ def initialise_state(
         module = _write_token(building / "token", directory / "token", token_label, pin_file)
         # A JSON string is a YAML string too, whatever it holds.
         values = {"listen": listen, "token_label": token_label, "module": str(module)}
+        # No two appliances have logs of one name: to a witness they would be one log that contradicts itself.
+        values["origin"] = f"dev.hsmsigner/{secrets.token_hex(4)}"
         values["pin_file"] = str(pin_file.absolute()) if pin_file else "token/user.pin"
         quoted = {name: json.dumps(value) for name, value in values.items()}
         _write(building / "policy.yaml", _rendered("policy.yaml", _POLICY_GROUPS))

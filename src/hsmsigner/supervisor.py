@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,10 @@ _STEADY_S = 30.0
 _KILL_MARGIN_S = 5.0
 
 
-def run_supervisor(config_path: Path) -> int:
+def run_supervisor(config_path: Path, accepted_rollback: str = "") -> int:
     """Run the appliance in the foreground until SIGTERM or SIGINT; returns an exit code (0, or 78 for a set-up fault).
+
+    `accepted_rollback` is why the first frontend may go on with a log that is not the one the token remembers.
 
     Raises:
         ConfigurationError: the configuration is wrong, or another appliance runs on this state folder.
@@ -37,7 +39,7 @@ def run_supervisor(config_path: Path) -> int:
     lock = take_lock(settings)
     try:
         settings.address_file.unlink(missing_ok=True)
-        return asyncio.run(_Supervisor(settings, config_path.resolve(), lock).run())
+        return asyncio.run(_Supervisor(settings, config_path.resolve(), lock, accepted_rollback).run())
     finally:
         os.close(lock)
 
@@ -47,10 +49,12 @@ class _Role:
     name: str
     environment: Mapping[str, str]
     stop_within_s: float
+    # Of the first process alone: what was accepted once is not accepted for ever.
+    first_arguments: tuple[str, ...] = ()
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, config_path: Path, lock: int) -> None:
+    def __init__(self, settings: Settings, config_path: Path, lock: int, accepted_rollback: str) -> None:
         self._config_path = config_path
         self._lock = lock
         self._stopping = asyncio.Event()
@@ -61,7 +65,7 @@ class _Supervisor:
         # In the order of starting; stopped the other way round, so that the frontend's last signatures find a worker.
         self._roles = (
             _Role("token-worker", environment, settings.token.call_timeout_s + _KILL_MARGIN_S),
-            _Role("frontend", without_pin | TLS13_ONLY, grace_s),
+            _Role("frontend", without_pin | TLS13_ONLY, grace_s, _acceptance(accepted_rollback)),
         )
 
     async def run(self) -> int:
@@ -79,10 +83,11 @@ class _Supervisor:
         return self._exit_code
 
     async def _keep(self, role: _Role, stop: asyncio.Event) -> None:
-        delay_s = _FIRST_DELAY_S
+        delay_s, arguments = _FIRST_DELAY_S, role.first_arguments
         while not stop.is_set():
             started = asyncio.get_running_loop().time()
-            process = await self._spawn(role)
+            process = await self._spawn(role, arguments)
+            arguments = ()
             exited = asyncio.create_task(process.wait())
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +106,7 @@ class _Supervisor:
             await _sleep_unless(stop, delay_s)
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    async def _spawn(self, role: _Role) -> asyncio.subprocess.Process:
+    async def _spawn(self, role: _Role, arguments: Sequence[str]) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -109,6 +114,7 @@ class _Supervisor:
             role.name,
             "--config",
             str(self._config_path),
+            *arguments,
             env=role.environment,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(self._lock,),
@@ -117,6 +123,10 @@ class _Supervisor:
         )
         _log.info("process started", extra={"role": role.name, "pid": process.pid})
         return process
+
+
+def _acceptance(reason: str) -> tuple[str, ...]:
+    return ("--accept-rollback", reason) if reason else ()
 
 
 async def _stop(process: asyncio.subprocess.Process, within_s: float) -> None:

@@ -85,10 +85,10 @@ class Appliance:
             settings[name] = settings.get(name, {}) | value if isinstance(value, dict) else value
         path.write_text(yaml.safe_dump(settings))
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hsmsigner", "serve", "--state", str(self.state)],
+                [sys.executable, "-m", "hsmsigner", "serve", "--state", str(self.state), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from datetime import UTC, datetime
@@ -41,6 +42,14 @@ def test_settings_name_files_that_are_there(state: Path) -> None:
     ):
         assert path.is_file(), path
     assert settings.token.pin.read().reveal() != (state / "token" / "so.pin").read_text().strip()
+
+
+def test_every_appliance_has_a_log_of_its_own_name(state: Path, tmp_path: Path) -> None:
+    initialise_state(tmp_path / "other", now=NOW)
+    origins = [load_settings(folder / "hsmsigner.yaml").audit.origin for folder in (state, tmp_path / "other")]
+
+    assert origins[0] != origins[1]
+    assert all(re.fullmatch(r"dev\.hsmsigner/[0-9a-f]{8}", origin) for origin in origins)
 
 
 def test_token_is_found_where_the_folder_now_is(state: Path) -> None:
@@ -183,15 +192,16 @@ def test_reference_settings_are_valid_and_name_every_field() -> None:
     written = yaml.safe_load((REFERENCE / "hsmsigner.yaml").read_text("utf-8"))
 
     assert set(written) == set(type(settings).model_fields)
-    for section in ("tls", "token", "limits", "log"):
+    for section in ("tls", "token", "limits", "log", "audit"):
         assert set(written[section]) == set(type(getattr(settings, section)).model_fields), section
 
 
 def test_reference_settings_show_the_defaults() -> None:
     settings = load_settings(REFERENCE / "hsmsigner.yaml")
 
-    for section in (settings.limits, settings.log):
-        assert section == type(section)()
+    ours = {"origin", "witnesses", "push"}
+    for section in (settings.limits, settings.log, settings.audit):
+        assert section.model_dump(exclude=ours) == type(section)().model_dump(exclude=ours)
 
 
 def test_reference_policy_is_valid_and_names_every_right() -> None:

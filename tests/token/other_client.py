@@ -94,6 +94,30 @@ def private_keys(session: pkcs11.Session) -> list[str]:
     return sorted(key[Attribute.ID].hex() for key in session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
 
 
+def data_objects(session: pkcs11.Session) -> list[list[str]]:
+    """Application, label and value of every data object."""
+    wanted = [Attribute.APPLICATION, Attribute.LABEL, Attribute.VALUE]
+    found = session.get_objects({Attribute.CLASS: ObjectClass.DATA})
+    shown = [entry.get_attributes(wanted) for entry in found]
+    return sorted([row[wanted[0]], row[wanted[1]], row[wanted[2]].decode()] for row in shown)
+
+
+def plant_data(session: pkcs11.Session, label: str, values: list[str]) -> int:
+    """Make a data object of our application for each value."""
+    for value in values:
+        session.create_object(
+            {
+                Attribute.CLASS: ObjectClass.DATA,
+                Attribute.TOKEN: True,
+                Attribute.PRIVATE: True,
+                Attribute.APPLICATION: "hsmsigner",
+                Attribute.LABEL: label,
+                Attribute.VALUE: value.encode(),
+            }
+        )
+    return len(values)
+
+
 def _main() -> None:
     orders = json.load(sys.stdin)
     token = pkcs11.lib(orders["module"]).get_token(token_label=orders["label"])
@@ -111,6 +135,10 @@ def _main() -> None:
                 answer = destroy(session, cka_id)
             case "private_keys":
                 answer = private_keys(session)
+            case "data_objects":
+                answer = data_objects(session)
+            case "plant_data":
+                answer = plant_data(session, orders["data_label"], orders["values"])
     print(json.dumps(answer))  # noqa: T201 - the answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -99,6 +100,6 @@ def test_a_full_token_is_told_from_one_that_failed_and_keeps_no_half() -> None:
     token = FullToken()
 
     with pytest.raises(TokenFullError):
-        TokenKeys().generate(token, b"id", LABEL, MECHANISMS[P256.name])  # type: ignore[arg-type] # a twin
+        TokenKeys(Lock()).generate(token, b"id", LABEL, MECHANISMS[P256.name])  # type: ignore[arg-type] # a twin
 
     assert token.publics == []

@@ -37,11 +37,16 @@ class Health:
     """Looks at token and log every second and sets the statuses that clients and orchestrators read."""
 
     def __init__(
-        self, token: Token, can_record: Callable[[], bool], missing_pairs: Callable[[], list[KeyVersion]]
+        self,
+        token: Token,
+        can_record: Callable[[], bool],
+        missing_pairs: Callable[[], list[KeyVersion]],
+        may_use_token: Callable[[], bool] = lambda: True,
     ) -> None:
         self._token = token
         self._can_record = can_record
         self._missing_pairs = missing_pairs
+        self._may_use_token = may_use_token
         self._shown: dict[str, bool] = {}
         self._missing: list[str] | None = None
         self.servicer = aio.HealthServicer()
@@ -54,7 +59,7 @@ class Health:
 
     async def check(self) -> None:
         """Look once."""
-        has_token, has_log = await self._token_answers(), self._can_record()
+        has_token, has_log = await self._token_answers() and self._may_use_token(), self._can_record()
         for service, needs_token in NEEDS_TOKEN.items():
             is_serving = has_log and (has_token or not needs_token)
             if self._shown.get(service) != is_serving:

@@ -21,7 +21,9 @@ from hsmsigner.api.tls import CertificateFiles
 from hsmsigner.config import Settings
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.operations.audit import Audit
+from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies
+from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
 from hsmsigner.pb import audit_pb2_grpc, keys_pb2_grpc, policy_pb2_grpc, signing_pb2_grpc
 
@@ -39,6 +41,8 @@ class UseCases:
     keys: KeyUseCases
     policies: Policies
     audit: Audit
+    log_watch: LogWatch
+    sealing: Sealing
 
 
 class ApiServer:
@@ -95,7 +99,14 @@ class ApiServer:
         )
         keys_pb2_grpc.add_KeyServiceServicer_to_server(keys, server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(use_cases.policies), server)
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(use_cases.audit), server)
+        audit = AuditServicer(
+            use_cases.audit,
+            use_cases.log_watch,
+            use_cases.sealing,
+            authenticator=authenticator,
+            draining=self._draining,
+        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if settings.reflection:
             names = [f"hsmsigner.v1.{service}" for service in _SERVICES]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -10,48 +9,82 @@ from typing import Annotated
 
 import typer
 
+from hsmsigner.cli.audit_export import export, seal
+from hsmsigner.cli.audit_filters import (
+    KeyFilterOption,
+    OutcomeOption,
+    PrincipalOption,
+    SinceOption,
+    TypeOption,
+    UntilOption,
+    chosen,
+)
+from hsmsigner.cli.audit_proofs import checkpoint, consistency, receipt, status
+from hsmsigner.cli.audit_records import parsed, summary
+from hsmsigner.cli.audit_report import report
+from hsmsigner.cli.audit_tail import tail
 from hsmsigner.cli.options import JsonOption, ProfileOption
 from hsmsigner.cli.output import print_fields, print_json, print_progress, print_table
 from hsmsigner.client import SignerClient
-from hsmsigner.verifier import VerificationError, verify_records
+from hsmsigner.verifier import verify_records
 
 _PAGE_SIZE = 1000
-_ALWAYS_THERE = ("sequence", "time", "type", "previous_hash")
-_SHOWN_FIRST = ("principal", "key", "reason", "rule")
 
 
 def build_app() -> typer.Typer:
     """Put the group together."""
     app = typer.Typer(no_args_is_help=True, help="The log: read it, and verify that it is whole.")
     app.command("list")(list_records)
+    app.command()(tail)
+    app.command()(report)
+    app.command()(status)
+    app.command()(checkpoint)
+    app.command()(receipt)
+    app.command()(consistency)
+    app.command()(export)
+    app.command()(seal)
     app.command()(verify)
     return app
 
 
 def list_records(
     profile: ProfileOption,
-    start: Annotated[int, typer.Option(help="First record; negative counts from the end.", metavar="N")] = -20,
-    limit: Annotated[int, typer.Option(help="At most this many.", min=1, max=1_000_000, metavar="N")] = 100,
     *,
+    start: Annotated[
+        int | None,
+        typer.Option(help="First record; negative counts from the end.", metavar="N", max=2**62, min=-(2**62)),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most this many.", min=1, max=1_000_000, metavar="N")] = 100,
+    key: KeyFilterOption = "",
+    principal: PrincipalOption = "",
+    types: TypeOption = [],  # noqa: B006 - typer reads it, nobody writes it
+    outcome: OutcomeOption = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List records of the log, the last 20 unless told otherwise. --json prints them whole.
+    """List records of the log, the last 20 unless told otherwise; with a filter, from the oldest on.
 
-    Example: hsmsigner audit list --start 0 --limit 50 --json
+    --json prints them whole.
+
+    Example: hsmsigner audit list --key settlement-eu --outcome denied --since 24h
     """
+    wanted = chosen(key=key, principal=principal, types=types, outcome=outcome, since=since, until=until)
     with SignerClient.from_profile(profile) as client:
+        if start is None:
+            start = 0 if wanted is not None else -20
         if start < 0:
             start = max(0, client.audit_page(0, 1).tree_head.size + start)
-        records = [record.record for record in islice(client.list_audit_records(start, min(limit, _PAGE_SIZE)), limit)]
-    parsed = [_parsed(start + index, record) for index, record in enumerate(records)]
+        records = list(islice(client.list_audit_records(start, min(limit, _PAGE_SIZE), wanted), limit))
+    found = [parsed(record.sequence, record.record) for record in records]
     if as_json:
-        print_json(parsed)
+        print_json(found)
         return
     print_table(
         ("record", "time", "type", "what"),
         [
-            (str(fields["sequence"]), str(fields.get("time"))[:19], str(fields.get("type")), _summary(fields))
-            for fields in parsed
+            (str(fields["sequence"]), str(fields.get("time"))[:19], str(fields.get("type")), summary(fields))
+            for fields in found
         ],
         empty="the log has no such records",
     )
@@ -88,26 +121,3 @@ def _pages(client: SignerClient, size: int) -> Iterator[tuple[int, bytes]]:
         yield record.sequence, record.record
         if done % _PAGE_SIZE == 0:
             print_progress(f"verified {done} of {size} records")
-
-
-def _parsed(sequence: int, record: bytes) -> dict[str, object]:
-    try:
-        fields = json.loads(record)
-    except ValueError as error:
-        message = f"record {sequence} cannot be read as JSON: `hsmsigner audit verify` tells more"
-        raise VerificationError("unparsable", sequence, message) from error
-    if not isinstance(fields, dict):
-        raise VerificationError("unparsable", sequence, f"record {sequence} is not a JSON object")
-    return {"sequence": sequence, **fields}
-
-
-def _summary(fields: dict[str, object]) -> str:
-    """What a record says besides number, time and type; the values that matter first, long ones cut."""
-    names = [name for name in _SHOWN_FIRST if name in fields]
-    names += [name for name in fields if name not in (*_SHOWN_FIRST, *_ALWAYS_THERE)]
-    shown = []
-    for name in names[:5]:
-        value = fields[name]
-        text = value if isinstance(value, str) else json.dumps(value)
-        shown.append(f"{name}={text[:48]}{'…' if len(text) > 48 else ''}")  # noqa: PLR2004 - as many as fit
-    return " ".join(shown)

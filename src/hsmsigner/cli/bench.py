@@ -19,6 +19,7 @@ import typer
 from hsmsigner.cli.bench_appliance import KEY, disk_of, processors, running_appliance
 from hsmsigner.cli.bench_limits import bare_token_rates, echo_server, run_echo_load
 from hsmsigner.cli.bench_load import LoadPlan, LoadResult, run_load
+from hsmsigner.cli.bench_log import LogReport, run_log_bench
 from hsmsigner.cli.options import JsonOption
 from hsmsigner.cli.output import ExitCode, print_json, print_line, print_progress, print_table
 
@@ -178,6 +179,10 @@ def bench(
         Path | None,
         typer.Option(help="Measure on this folder's disk.", metavar="DIR", exists=True, file_okay=False),
     ] = None,
+    log: Annotated[
+        int | None,
+        typer.Option(help="Measure an audit log of so many records instead.", min=1, metavar="RECORDS"),
+    ] = None,
     *,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when an aim is missed.")] = False,
     as_json: JsonOption = False,
@@ -185,9 +190,13 @@ def bench(
     """Measure a throw-away appliance against the bare token and an empty server, with full durability.
 
     Example: hsmsigner bench --seconds 10
+    Example: hsmsigner bench --log 10000000 --directory /var/tmp
     """
     # gRPC writes of every closed connection otherwise, in this process and in those it starts.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if log is not None:
+        _bench_log(directory, log, check=check, as_json=as_json)
+        return
     with _bench_directory(directory) as path:
         report = run_bench(path, seconds, signatures, print_progress)
     print_progress("")
@@ -198,6 +207,38 @@ def bench(
     is_missed = any(aim.is_met is not True for aim in report.aims)
     if report.failures or (check and is_missed):
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def _bench_log(directory: Path | None, records: int, *, check: bool, as_json: bool) -> None:
+    with _bench_directory(directory) as path:
+        report = run_log_bench(path, records, print_progress)
+    print_progress("")
+    if as_json:
+        print_json(asdict(report) | {"missed": report.missed})
+    else:
+        _print_log_report(report)
+    if check and report.missed:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _print_log_report(report: LogReport) -> None:
+    print_table(
+        (f"a log of {report.records:,} records", "p50 ms", "max ms", "wanted ms", ""),
+        [
+            (
+                row.name,
+                f"{row.p50_ms:.2f}",
+                f"{row.max_ms:.2f}",
+                _number(row.aim_ms, "<g"),
+                "" if row.aim_ms is None else "missed" if row.name in report.missed else "met",
+            )
+            for row in report.rows
+        ],
+        empty="",
+    )
+    print_line(f"\nappending costs {report.append_ratio:.3f} of what it costs with an empty log")
+    built = f"built at {report.build_records_per_s:,.0f} records per second"
+    print_line(f"{report.store_mib:,.0f} MiB, {built}; disk: {report.disk or 'unknown'}")
 
 
 def _print_report(report: BenchReport) -> None:

@@ -49,7 +49,7 @@ def bare_token_rates(directory: Path, seconds: float) -> dict[int, float]:
     with closing(open_module(settings)) as module:
         module.login(settings.pin.read())
         with closing(TokenSession(module.cryptoki, module.open_session())) as session:
-            pair = TokenKeys().generate(session, _CKA_ID, "bench", MECHANISMS[_ALGORITHM])
+            pair = TokenKeys(threading.Lock()).generate(session, _CKA_ID, "bench", MECHANISMS[_ALGORITHM])
         key = KeyIdentity(_CKA_ID, pair.public_key, _ALGORITHM)
         return {threads: _rate(module, key, threads, seconds) for threads in range(1, most + 1)}
 

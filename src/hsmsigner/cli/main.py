@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from hsmsigner.cli import audit, keys, policy
+from hsmsigner.cli.backup import backup, restore
 from hsmsigner.cli.bench import bench
 from hsmsigner.cli.doctor import doctor
 from hsmsigner.cli.health import health
@@ -56,7 +57,7 @@ def build_app() -> typer.Typer:
         context_settings={"max_content_width": 100},
     )
     app.callback()(_root)
-    for command in (init, serve, doctor, health, sign, rotate, bench):
+    for command in (init, serve, doctor, health, sign, rotate, backup, restore, bench):
         app.command()(command)
     app.add_typer(keys.build_app(), name="keys")
     app.add_typer(policy.build_app(), name="policy")

@@ -71,14 +71,14 @@ def key_name(text: str) -> str:
     return _PREFIX + text.removeprefix(_PREFIX)
 
 
-def checked_reason(text: str) -> str:
+def checked_reason(text: str, option: str = "--reason") -> str:
     """A reason that says something.
 
     Raises:
         typer.BadParameter: blank.
     """
     if not text.strip():
-        raise typer.BadParameter("must say why: it goes into the record", param_hint="--reason")
+        raise typer.BadParameter("must say why: it goes into the record", param_hint=option)
     return text
 
 

@@ -5,6 +5,8 @@ managers.
 """
 
 from hsmsigner.client.aio import AsyncSignerClient
+from hsmsigner.client.aio_audit import NEW_RECORDS
+from hsmsigner.client.audit import OUTCOMES, audit_filter
 from hsmsigner.client.credentials import Credentials, Profile, ProfileError
 from hsmsigner.client.errors import (
     ChecksumMismatch,
@@ -23,6 +25,8 @@ from hsmsigner.client.sync_keys import ThreadKeySetCache
 from hsmsigner.client.values import Signature, SignItem
 
 __all__ = [
+    "NEW_RECORDS",
+    "OUTCOMES",
     "AsyncSignerClient",
     "ChecksumMismatch",
     "Credentials",
@@ -42,4 +46,5 @@ __all__ = [
     "ThreadKeySetCache",
     "Unavailable",
     "Violation",
+    "audit_filter",
 ]

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hsmsigner.client.aio_audit import AsyncAuditCalls
 from hsmsigner.client.aio_certificates import AsyncCertificateCalls
 from hsmsigner.client.aio_keys import AsyncKeyCalls
-from hsmsigner.client.audit import AsyncAuditRecords
 from hsmsigner.client.channel import Connection, change, change_until_answered, read
 from hsmsigner.client.credentials import Profile
 from hsmsigner.client.errors import ChecksumMismatch, SigningClientError
@@ -25,13 +25,12 @@ from hsmsigner.client.values import (
     read_response,
     read_result,
 )
-from hsmsigner.pb import audit_pb2, policy_pb2, signing_pb2
+from hsmsigner.pb import policy_pb2, signing_pb2
 
 _ADMIN_TIMEOUT_S = 30.0
-_PAGE_SIZE = 1000
 
 
-class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls):
+class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls, AsyncAuditCalls):
     """One connection to an appliance. Build it, and call every method, on one event loop.
 
     Every method raises `SigningClientError`, by its subclasses as `errors.py` explains them. A call whose outcome is
@@ -139,23 +138,6 @@ class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls):
             document=document, comment=comment, expected_revision=expected_revision, allow_lockout=allow_lockout
         )
         return await change(self._connection.policy.PublishPolicy, request, _ADMIN_TIMEOUT_S)
-
-    def list_audit_records(self, start_sequence: int = 0, page_size: int = _PAGE_SIZE) -> AsyncAuditRecords:
-        """The log from a record on; `tree_head` of what it gives is that of the last page read."""
-
-        async def fetch(start: int, page_token: str) -> audit_pb2.ListAuditRecordsResponse:
-            return await self.audit_page(start, page_size, page_token)
-
-        return AsyncAuditRecords(fetch, start_sequence)
-
-    async def audit_page(
-        self, start_sequence: int = 0, page_size: int = _PAGE_SIZE, page_token: str = ""
-    ) -> audit_pb2.ListAuditRecordsResponse:
-        """One page of the log, as the server sent it."""
-        request = audit_pb2.ListAuditRecordsRequest(
-            start_sequence=start_sequence, page_size=page_size, page_token=page_token
-        )
-        return await read(self._connection.audit.ListAuditRecords, request, _ADMIN_TIMEOUT_S)
 
     async def health(self, service: str = "", timeout_s: float = 5.0) -> bool:
         """Whether the appliance (or one of its services, as in `hsmsigner.v1.SigningService`) can do its work."""

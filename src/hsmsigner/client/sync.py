@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from hsmsigner.client.aio import AsyncSignerClient
-from hsmsigner.client.audit import AuditRecords
 from hsmsigner.client.credentials import Profile
 from hsmsigner.client.errors import OutcomeUnknown, SigningClientError, Unavailable
+from hsmsigner.client.sync_audit import AuditCalls
 from hsmsigner.client.sync_keys import CertificateCalls, KeyCalls
 from hsmsigner.client.values import PreparedRequest, Signature, SignItem, prepare
-from hsmsigner.pb import audit_pb2, policy_pb2
+from hsmsigner.pb import policy_pb2
 
 _Result = TypeVar("_Result")
 
@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 _SLACK_S = 10.0
 
 
-class SignerClient(KeyCalls, CertificateCalls):
+class SignerClient(KeyCalls, CertificateCalls, AuditCalls):
     """One connection to an appliance, for any number of threads; their sign() calls share one stream.
 
     Methods and errors are those of `AsyncSignerClient`. Not to be used in a child after a fork.
@@ -140,16 +140,6 @@ class SignerClient(KeyCalls, CertificateCalls):
             )
         )
 
-    def list_audit_records(self, start_sequence: int = 0, page_size: int = 1000) -> AuditRecords:
-        """The log from a record on; `tree_head` of what it gives is that of the last page read."""
-        return AuditRecords(lambda start, page_token: self.audit_page(start, page_size, page_token), start_sequence)
-
-    def audit_page(
-        self, start_sequence: int = 0, page_size: int = 1000, page_token: str = ""
-    ) -> audit_pb2.ListAuditRecordsResponse:
-        """One page of the log, as the server sent it."""
-        return self._run(self._client.audit_page(start_sequence, page_size, page_token))
-
     def health(self, service: str = "", timeout_s: float = 5.0) -> bool:
         """Whether the appliance (or one of its services) can do its work."""
         return self._run(self._client.health(service, timeout_s))
@@ -158,7 +148,13 @@ class SignerClient(KeyCalls, CertificateCalls):
         if self._is_closed:
             call.close()
             raise Unavailable("CLIENT_CLOSED", "the client was closed; nothing was sent")
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        running = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            # Also a KeyboardInterrupt in this thread: nobody waits for the call any more.
+            running.cancel()
+            raise
 
 
 async def _connect(profile: Profile) -> AsyncSignerClient:

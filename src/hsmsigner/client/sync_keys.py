@@ -17,7 +17,7 @@ from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
 _Result = TypeVar("_Result")
 
 
-class _Calls:
+class Calls:
     """What the calls stand on: the asyncio client, and the way onto its event loop."""
 
     _client: AsyncSignerClient
@@ -26,7 +26,7 @@ class _Calls:
         raise NotImplementedError
 
 
-class KeyCalls(_Calls):
+class KeyCalls(Calls):
     """Keys and versions. `reason` is for the record; with `etag`, only what was seen is changed."""
 
     def get_public_key(self, name: str) -> resources_pb2.PublicKey:
@@ -156,7 +156,7 @@ class KeyCalls(_Calls):
         )
 
 
-class CertificateCalls(_Calls):
+class CertificateCalls(Calls):
     """What vouches for a public key, to others and among versions."""
 
     def create_certificate_signing_request(

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from hsmsigner.config import Settings
 from hsmsigner.doctor.finding import Finding, fault, fine
+from hsmsigner.doctor.memory import check_memory
 from hsmsigner.doctor.token_probe import findings_of
 from hsmsigner.errors import SignerError
-from hsmsigner.operations.ports import TokenStatus
+from hsmsigner.operations.ports import TokenStatus, TreeHead
 from hsmsigner.token.client import TokenClient
 from hsmsigner.token.protocol import frame_limit
 
@@ -22,7 +23,7 @@ def check_running(settings: Settings) -> Iterator[Finding]:
     """Ask an appliance that holds the state folder."""
     yield _port(settings)
     try:
-        status = asyncio.run(_token_status(settings))
+        status, remembered = asyncio.run(_ask_token(settings))
     except (SignerError, TimeoutError):
         yield fault("token", "the running appliance's token worker does not answer for the token", _SEE_LOG)
         return
@@ -34,6 +35,7 @@ def check_running(settings: Settings) -> Iterator[Finding]:
             "algorithms": sorted(status.algorithms),
         }
     )
+    yield from check_memory(settings, remembered)
 
 
 def _port(settings: Settings) -> Finding:
@@ -46,7 +48,7 @@ def _port(settings: Settings) -> Finding:
     return fine("port", f"the running appliance listens on {address}")
 
 
-async def _token_status(settings: Settings) -> TokenStatus:
+async def _ask_token(settings: Settings) -> tuple[TokenStatus, TreeHead | None]:
     client = TokenClient(
         settings.token_socket, deadline_s=settings.token.call_timeout_s, frame_limit=frame_limit(settings.limits)
     )
@@ -54,6 +56,6 @@ async def _token_status(settings: Settings) -> TokenStatus:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await client.wait_connected()
-        return await client.status()
+        return await client.status(), await client.recall(settings.audit.origin)
     finally:
         await client.close()

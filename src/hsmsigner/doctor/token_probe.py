@@ -11,21 +11,39 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from hsmsigner.config import load_settings
 from hsmsigner.doctor.finding import Finding, fault, fine, warning
+from hsmsigner.doctor.memory import check_memory
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.errors import ConfigurationError
+from hsmsigner.operations.ports import TreeHead
 from hsmsigner.token.faults import TokenError
+from hsmsigner.token.memory import TokenMemories
 from hsmsigner.token.module import PinRefusedError, TokenModule, open_module
+from hsmsigner.token.sessions import TokenSession
 
 _TIMEOUT_S = 30.0
 
 
-def check_token(config: Path) -> Iterator[Finding]:
-    """Load the module, find the token, log in once, list mechanisms; all in a child process."""
+class ProbeError(Exception):
+    """The token could not be looked at; `way_out` is what to do."""
+
+    def __init__(self, message: str, way_out: str) -> None:
+        super().__init__(message)
+        self.way_out = way_out
+
+
+def probe_token(config: Path) -> dict[str, Any]:
+    """Load the module, find the token, log in once, list mechanisms and recall the log; all in a child process.
+
+    Raises:
+        ProbeError: the module hangs or crashes, or there is a fault of the token or its set-up.
+    """
     try:
         done = subprocess.run(  # noqa: S603 - this very interpreter and package
             [sys.executable, "-m", "hsmsigner.doctor.token_probe", str(config)],
@@ -34,31 +52,42 @@ def check_token(config: Path) -> Iterator[Finding]:
             check=False,
             timeout=_TIMEOUT_S,
         )
-    except subprocess.TimeoutExpired:
-        yield fault(
-            "token",
+    except subprocess.TimeoutExpired as error:
+        raise ProbeError(
             f"the PKCS#11 module did not answer within {_TIMEOUT_S:.0f} s",
             "is the device connected, and its network or daemon up? Try the vendor's own tool",
-        )
-        return
+        ) from error
     if done.returncode != 0:
         cause = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
-        yield fault(
-            "token",
-            f"the PKCS#11 module brought its process down ({cause})",
-            "try the vendor's own tool, or its update",
+        raise ProbeError(
+            f"the PKCS#11 module brought its process down ({cause})", "try the vendor's own tool, or its update"
         )
-        return
     # The last line is ours; what comes before, the module may have printed.
-    yield from findings_of(json.loads(done.stdout.splitlines()[-1]))
-
-
-def findings_of(report: dict[str, object]) -> Iterator[Finding]:
-    """Put what the probe, or a running token worker, reports into words."""
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if "fault" in report:
-        # The text ends in its own way out.
-        yield fault("token", str(report["fault"]), str(report["way_out"]))
+        raise ProbeError(report["fault"], report["way_out"])
+    return report
+
+
+def check_token(config: Path) -> Iterator[Finding]:
+    """Look at a token that no appliance uses, and hold the log against what it remembers."""
+    try:
+        report = probe_token(config)
+    except ProbeError as error:
+        yield fault("token", str(error), error.way_out)
         return
+    yield from findings_of(report)
+    yield from check_memory(load_settings(config), remembered_in(report))
+
+
+def remembered_in(report: Mapping[str, Any]) -> TreeHead | None:
+    """What the probe found the token to remember of the log."""
+    memory = report["memory"]
+    return None if memory is None else TreeHead(memory["size"], bytes.fromhex(memory["root"]))
+
+
+def findings_of(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Put what the probe, or a running token worker, reports into words."""
     yield fine("token", f"{report['label']!r} (serial {report['serial']}) in {report['module']}")
     able = report["algorithms"]
     missing = [name for name in ALGORITHMS if not isinstance(able, list) or name not in able]
@@ -78,19 +107,23 @@ def findings_of(report: dict[str, object]) -> Iterator[Finding]:
         yield fine("mechanisms", f"all {len(ALGORITHMS)} algorithms")
 
 
-def _probe(config: Path) -> dict[str, object]:
-    settings = load_settings(config).token
+def _probe(config: Path) -> dict[str, Any]:
+    whole = load_settings(config)
+    settings = whole.token
     try:
         pin = settings.pin.read()
         with contextlib.ExitStack() as stack:
             module = open_module(settings)
             stack.callback(_close, module)
             module.login(pin)
+            session = TokenSession(module.cryptoki, module.open_session())
+            memory = TokenMemories(Lock()).recall(session, whole.audit.origin)
             return {
                 "label": module.label,
                 "serial": module.serial,
                 "module": module.description,
                 "algorithms": module.algorithms(),
+                "memory": None if memory is None else {"size": memory.size, "root": memory.root_hash.hex()},
             }
     except PinRefusedError as error:
         way_out = "one try was spent on this; correct the PIN before you run doctor or serve again"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hsmsigner.domain.instant import Instant, format_instant
-from hsmsigner.domain.key import Key, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.key import LOG_KEY, Key, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Entitlement, Policy
 from hsmsigner.domain.quota import CounterId, Quota, Usage, spend
 from hsmsigner.domain.signing import SigningRequest
@@ -66,6 +66,9 @@ def decide(facts: Facts, request: SigningRequest, now: Instant, *, is_debited: b
     `is_debited` says that this request's debit is already durable (a retry of an interrupted signature): everything is
     decided afresh but the quotas.
     """
+    if request.key == LOG_KEY:
+        # Before anything that a policy could say.
+        return Deny(Reason.KEY_RESERVED, f"{LOG_KEY} signs the checkpoints of the log and nothing else", rule="log-key")
     entitlement = facts.policy.entitlement(request.principal.text, str(request.key))
     version = _version(facts.key, request)
     if version is None or request.right not in entitlement.rights:

@@ -75,6 +75,10 @@ class KeyName:
         return f"keys/{self.key_id}"
 
 
+# The log's own key: signs checkpoints and nothing else, whatever the policy says.
+LOG_KEY = KeyName("audit-log")
+
+
 @dataclass(frozen=True, slots=True)
 class VersionName:
     """`keys/{key}/versions/{n}`, n from 1."""

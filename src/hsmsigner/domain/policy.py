@@ -20,6 +20,7 @@ class Right(Enum):
     ROTATE = "rotate"
     MANAGE_KEY = "manage_key"
     READ_AUDIT = "read_audit"
+    SEAL_AUDIT = "seal_audit"
     PUBLISH_POLICY = "publish_policy"
     SIMULATE = "simulate"
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsmsigner.domain.decision import Allow, Deny
+from hsmsigner.domain.denial import DenialTotal
+from hsmsigner.domain.instant import format_instant
 from hsmsigner.domain.signing import SigningRequest
 
 # One encoder, made once: json.dumps with options builds a new one for every call.
@@ -64,6 +66,13 @@ def denied(request: SigningRequest, deny: Deny, policy_revision: int) -> Entry:
         "limit": deny.limit,
     }
     return Entry(DENIED, fields)
+
+
+def denials(total: DenialTotal, policy_revision: int) -> Entry:
+    """`sign.denied` for many of a kind: `count` of them since `since`, none of which has a record of its own."""
+    kind = total.kind
+    fields = {"principal": kind.principal, "key": kind.key, "policy_revision": policy_revision, "reason": kind.reason}
+    return Entry(DENIED, fields | {"count": total.count, "since": format_instant(total.since)})
 
 
 def outcome(kind: str, principal: str, request_id: str, key: str, authorized_sequence: int, **more: Any) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hsmsigner.domain.key import Key, KeyName, KeyVersion, VersionName
+from hsmsigner.domain.key import LOG_KEY, Key, KeyName, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.errors import Reason, SignerError, invalid_field
@@ -61,6 +61,17 @@ def visible_version(
     if version is None:
         raise not_found_or_forbidden(name)
     return version
+
+
+def refuse_log_key(name: KeyName | VersionName) -> None:
+    """See that it is not the log's own key, which the appliance makes itself and which signs checkpoints alone.
+
+    Raises:
+        SignerError: KEY_RESERVED.
+    """
+    if (name.key if isinstance(name, VersionName) else name) == LOG_KEY:
+        message = f"{LOG_KEY} is the log's own key: the appliance makes it, and it signs checkpoints and nothing else"
+        raise SignerError(Reason.KEY_RESERVED, message)
 
 
 def check_reason(reason: str) -> None:

@@ -12,7 +12,7 @@ from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError, invalid_field
-from hsmsigner.operations.access import require_key_rights
+from hsmsigner.operations.access import refuse_log_key, require_key_rights
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
 from hsmsigner.operations.ports import PendingKey, RequestKey, Store, Token, TokenKeyPair
@@ -44,10 +44,11 @@ class Adoption:
         A pair that is a version of this key already is answered as it is, so a retry does no harm.
 
         Raises:
-            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, INVALID_FIELD, KEY_NOT_ON_TOKEN, KEY_NOT_PROTECTED, KEY_EXISTS,
-                ROTATION_IN_PROGRESS, TOKEN_REFUSED, TOKEN_UNAVAILABLE.
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_RESERVED, INVALID_FIELD, KEY_NOT_ON_TOKEN, KEY_NOT_PROTECTED,
+                KEY_EXISTS, ROTATION_IN_PROGRESS, TOKEN_REFUSED, TOKEN_UNAVAILABLE.
         """
         require_key_rights(self._changes.governance, principal, name, *_RIGHTS)
+        refuse_log_key(name)
         cause.check()
         if not 1 <= len(wanted.cka_id) <= _LONGEST_CKA_ID:
             raise invalid_field("cka_id", f"must be 1-{_LONGEST_CKA_ID} bytes")

@@ -20,7 +20,7 @@ from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.record import Entry
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.access import check_etag, check_reason, visible_key, visible_version
+from hsmsigner.operations.access import check_etag, check_reason, refuse_log_key, visible_key, visible_version
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.jobs import sign_task
 from hsmsigner.operations.ports import SignOutcome, SignStatus, Store, Token
@@ -50,7 +50,7 @@ class Certificates:
         """Have a version sign a PKCS#10 request, or a certificate of its own; the version, and what it signed in PEM.
 
         Raises:
-            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, INVALID_FIELD, ALGORITHM_NOT_SUPPORTED, WRONG_STATE,
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_RESERVED, INVALID_FIELD, ALGORITHM_NOT_SUPPORTED, WRONG_STATE,
                 TOKEN_UNAVAILABLE, TOKEN_REFUSED, SIGNATURE_INVALID, AUDIT_UNAVAILABLE.
         """
         version, plan = await self._authorize(principal, name, wanted, self_signed_us)
@@ -63,13 +63,14 @@ class Certificates:
         """Attach a chain whose leaf certifies exactly this version's public key; a chain attached before is replaced.
 
         Raises:
-            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, INVALID_FIELD, CERTIFICATE_INVALID, WRONG_STATE, ETAG_MISMATCH,
-                AUDIT_UNAVAILABLE.
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_RESERVED, INVALID_FIELD, CERTIFICATE_INVALID, WRONG_STATE,
+                ETAG_MISMATCH, AUDIT_UNAVAILABLE.
         """
         check_reason(reason)
         async with self._store.transaction() as transaction:
             governance = self._governance.within(transaction)
             version = visible_version(governance, principal, name, Right.MANAGE_KEY)
+            refuse_log_key(name)
             check_etag(etag, version.etag)
             _require_state(version, _MAY_ATTACH, "have a certificate attached")
             now = self._now(transaction.last_time)
@@ -112,6 +113,7 @@ class Certificates:
         """Record that the key is about to be used, before it is (P2)."""
         async with self._store.transaction() as transaction:
             version = visible_version(self._governance.within(transaction), principal, name, Right.MANAGE_KEY)
+            refuse_log_key(name)
             now = self._now(transaction.last_time)
             _require_state(version, _MAY_REQUEST, "have a certificate requested")
             if version.deactivate_time is not None and now >= version.deactivate_time:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from hsmsigner.domain.decision import counters
 from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.quota import CounterId, Usage
 from hsmsigner.errors import Reason, SignerError, cannot_record
+from hsmsigner.operations.denials import DenialPeriods
 from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.jobs import Flight, Group, Landing
 from hsmsigner.operations.landing import RETRY_SOON_S, record_outcome
@@ -44,6 +45,9 @@ HEAL_EVERY_S = 1.0
 EXPIRE_EVERY_S = 5.0
 EXPIRE_AT_ONCE = 2000
 
+# Says why nothing may be signed now; None when it may.
+Gate = Callable[[], SignerError | None]
+
 
 @dataclass(frozen=True, slots=True)
 class CommitterLimits:
@@ -64,7 +68,10 @@ class Committer:
         governance: GovernanceCache,
         clock: Callable[[], Instant],
         limits: CommitterLimits,
+        *,
+        gates: Sequence[Gate] = (),
     ) -> None:
+        self._gates = gates
         self._store = store
         self._token = token
         self._governance = governance
@@ -79,6 +86,7 @@ class Committer:
         self._enough = asyncio.Event()
         self._is_stopping = False
         self._next_expiry_s = 0.0
+        self._denials = DenialPeriods(self._wake.set)
         # False while the record cannot be written (P9): nothing is taken in, nothing is let out.
         self.can_record = True
 
@@ -86,13 +94,16 @@ class Committer:
         """Queue a group; each job's future gets its answer.
 
         Raises:
-            SignerError: QUEUE_FULL, AUDIT_UNAVAILABLE or SHUTTING_DOWN, before any work.
+            SignerError: QUEUE_FULL, AUDIT_UNAVAILABLE or SHUTTING_DOWN, or what a gate says; before any work.
         """
         if self._is_stopping:
             message = "the appliance is stopping; retry with the same request_id"
             raise SignerError(Reason.SHUTTING_DOWN, message, retry_after_s=2.0)
         if not self.can_record:
             raise cannot_record()
+        for gate in self._gates:
+            if (refusal := gate()) is not None:
+                raise refusal
         self._queue.add(group)
         self._stir()
 
@@ -101,10 +112,14 @@ class Committer:
         while not (self._is_stopping and not self._queue and not self._in_flight and not self._landings):
             await self._wake.wait()
             self._wake.clear()
-            while self._landings or (self._queue and len(self._in_flight) < MAX_IN_FLIGHT):
+            while self._has_work():
                 started_s = _now_s()
                 await self._turn()
                 await self._pace(started_s + PACE_S)
+
+    def _has_work(self) -> bool:
+        has_room = len(self._in_flight) < MAX_IN_FLIGHT
+        return bool(self._landings) or (bool(self._queue) and has_room) or self._denials.is_over
 
     def stop(self) -> None:
         """Take in nothing new; `run` returns when all that was taken in is answered."""
@@ -117,6 +132,7 @@ class Committer:
         try:
             async with self._store.transaction() as transaction:
                 turn = self._gather_facts(transaction, groups, landings)
+                is_reported = self._denials.report_within(transaction, turn)
                 # Outcomes first: a debit that comes back has room for a request of the same turn, and a retry that
                 # waits beside its own outcome finds it.
                 for landing in landings:
@@ -130,6 +146,7 @@ class Committer:
             await self._heal()
             return
         # Here the turn is durable. Not before may an answer leave (P3) or the token be asked (P2).
+        self._denials.committed(turn, is_reported=is_reported)
         self._release(turn, landings)
         self._ask_token(list(turn.flights.values()))
 
@@ -141,6 +158,7 @@ class Committer:
             first_sequence=transaction.next_sequence,
             retention_s=self._retention_s,
             in_flight=self._in_flight,
+            ledger=self._denials.ledger,
             unhealthy=self._resting.refusals(_now_s()),
             token_fault=None if self._token.connected else _no_token(),
         )
@@ -149,6 +167,7 @@ class Committer:
 
     def _write(self, turn: Turn, transaction: Transaction) -> None:
         transaction.append(turn.entries, turn.facts.now)
+        transaction.denials.add(turn.denials, turn.facts.now)
         transaction.usage.save({counter: turn.usage[counter] for counter in turn.changed_usage})
         # Deleted first: the same turn may already have authorized the next request with that id.
         transaction.requests.delete(turn.deleted)

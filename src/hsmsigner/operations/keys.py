@@ -15,11 +15,11 @@ from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import Instant, not_before
 from hsmsigner.domain.key import Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Right
-from hsmsigner.domain.principal import Principal
+from hsmsigner.domain.principal import APPLIANCE, Principal
 from hsmsigner.domain.record import Entry
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.access import require_key_rights, visible_key, visible_version
+from hsmsigner.operations.access import refuse_log_key, require_key_rights, visible_key, visible_version
 from hsmsigner.operations.commands import Command, is_known, remember
 from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.pairs import fresh_cka_id, make_pair
@@ -53,30 +53,32 @@ class Keys:
         """Generate a key on the token. The same `request_id` again answers with the key made the first time.
 
         Raises:
-            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS,
+            SignerError: KEY_NOT_FOUND_OR_FORBIDDEN, KEY_RESERVED, KEY_EXISTS, REQUEST_ID_REUSED, REQUEST_IN_PROGRESS,
                 ALGORITHM_NOT_SUPPORTED, KEY_NOT_PROTECTED, TOKEN_UNAVAILABLE, AUDIT_UNAVAILABLE.
         """
         require_key_rights(self._governance.newest, principal, name, Right.CREATE_KEY)
+        refuse_log_key(name)
         await self._require_algorithm(algorithm)
-        request = RequestKey(principal.text, request_id)
-        return await self._unhurried.run(self._create(principal, name, algorithm, request, validate_only=validate_only))
+        wanted = PendingKey(name, algorithm, fresh_cka_id(), RequestKey(principal.text, request_id))
+        return await self._unhurried.run(self._create(wanted, validate_only=validate_only))
 
-    async def _create(
-        self,
-        principal: Principal,
-        name: KeyName,
-        algorithm: SigningAlgorithm,
-        request: RequestKey,
-        *,
-        validate_only: bool,
-    ) -> Key:
+    async def create_own(self, name: KeyName, algorithm: SigningAlgorithm, request_id: RequestId) -> Key:
+        """The same for a key of the appliance itself: no policy is asked, since no policy may be without it.
+
+        Raises:
+            SignerError: as `create`.
+        """
+        wanted = PendingKey(name, algorithm, fresh_cka_id(), RequestKey(APPLIANCE.text, request_id))
+        return await self._unhurried.run(self._create(wanted, validate_only=False))
+
+    async def _create(self, wanted: PendingKey, *, validate_only: bool) -> Key:
+        name = wanted.name
         if name in self._being_made:
             message = f"{name} is being made; retry with the same request_id"
             raise SignerError(Reason.REQUEST_IN_PROGRESS, message, retry_after_s=1.0)
         self._being_made.add(name)
         try:
-            wanted = PendingKey(name, algorithm, fresh_cka_id(), request)
-            reserved = await self._reserve(wanted, principal, validate_only=validate_only)
+            reserved = await self._reserve(wanted, validate_only=validate_only)
             return reserved if isinstance(reserved, Key) else await self._make(reserved, is_new=reserved is wanted)
         finally:
             self._being_made.discard(name)
@@ -155,12 +157,14 @@ class Keys:
             message = f"the token cannot sign with {algorithm.name}; it has {has}"
             raise SignerError(Reason.ALGORITHM_NOT_SUPPORTED, message, field="algorithm")
 
-    async def _reserve(self, wanted: PendingKey, principal: Principal, *, validate_only: bool) -> Key | PendingKey:
+    async def _reserve(self, wanted: PendingKey, *, validate_only: bool) -> Key | PendingKey:
         """Record that the key is about to be made; or say what an earlier call with this id reserved or made."""
         async with self._store.transaction() as transaction:
             governance = self._governance.within(transaction)
-            # Again, now that nothing can change: the policy may have been replaced since the first look.
-            require_key_rights(governance, principal, wanted.name, Right.CREATE_KEY)
+            principal = Principal(wanted.request.principal)
+            if principal != APPLIANCE:
+                # Again, now that nothing can change: the policy may have been replaced since the first look.
+                require_key_rights(governance, principal, wanted.name, Right.CREATE_KEY)
             owner = transaction.keys.request_for(wanted.name)
             now = self._now(transaction.last_time)
             command = Command(wanted.request, "CreateKey", (str(wanted.name), wanted.algorithm.name))

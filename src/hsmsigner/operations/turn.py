@@ -5,11 +5,13 @@ Nothing here waits or writes. `Turn` collects; `operations/committer.py` reads t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hsmsigner.domain import record
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
+from hsmsigner.domain.denial import DenialKind, DenialLedger, DenialTotal
 from hsmsigner.domain.formats import SignaturePlan, plan_signature
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
 from hsmsigner.domain.key import KeyVersion, VersionName, parse_name
@@ -19,9 +21,6 @@ from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.governance import Governance
 from hsmsigner.operations.jobs import Answer, Flight, Group, Job, Signed, signed
 from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
-
-# Refusals of one principal, key and reason that get a record of their own in one turn: a flood must not fill the disk.
-DENIALS_RECORDED_EACH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,7 @@ class TurnFacts:
     first_sequence: int
     retention_s: int
     in_flight: Mapping[RequestKey, Flight]
+    ledger: DenialLedger
     # Versions that must not sign now, with the reason; None when the token can be asked at all.
     unhealthy: Mapping[str, SignerError]
     token_fault: SignerError | None
@@ -87,7 +87,8 @@ class Turn:
     flights: dict[RequestKey, Flight] = field(default_factory=dict)
     answers: list[tuple[Job | Flight, Answer]] = field(default_factory=list)
     joins: list[tuple[Flight, Job]] = field(default_factory=list)
-    denials: dict[tuple[str, ...], list[Entry]] = field(default_factory=dict)
+    # Refusals that get no record of their own.
+    denials: Counter[DenialKind] = field(default_factory=Counter)
 
     @property
     def next_sequence(self) -> int:
@@ -153,15 +154,18 @@ class Turn:
             case Admission():
                 self._authorize(job, verdict)
 
+    def report(self, totals: list[DenialTotal]) -> None:
+        """Write the record of refusals that were only counted so far."""
+        revision = self.facts.governance.policy.revision
+        self.entries.extend(record.denials(total, revision) for total in totals)
+
     def _record_denial(self, entry: Entry) -> None:
-        """One record each; from the ninth alike in one turn on, one for all of them with their number."""
-        kind = tuple(entry.fields[name] for name in ("principal", "key", "reason"))
-        alike = self.denials.setdefault(kind, [])
-        if len(alike) <= DENIALS_RECORDED_EACH:
-            alike.append(entry)
+        kind = DenialKind(*(entry.fields[name] for name in ("principal", "key", "reason")))
+        counted_as = self.facts.ledger.place(kind)
+        if counted_as is None:
             self.entries.append(entry)
         else:
-            alike[-1].fields["count"] = alike[-1].fields.get("count", 1) + 1
+            self.denials[counted_as] += 1
 
     def _authorize(self, job: Job, admission: Admission) -> None:
         request, allow, resumed, now = job.request, admission.allow, admission.resumed, self.facts.now

@@ -22,23 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18hsmsigner/v1/audit.proto\x12\x0chsmsigner.v1\"/\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"+\n\x08TreeHead\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\"X\n\x17ListAuditRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x16\n\x0estart_sequence\x18\x03 \x01(\x04\"\x8a\x01\n\x18ListAuditRecordsResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\ttree_head\x18\x03 \x01(\x0b\x32\x16.hsmsigner.v1.TreeHead2q\n\x0c\x41uditService\x12\x61\n\x10ListAuditRecords\x12%.hsmsigner.v1.ListAuditRecordsRequest\x1a&.hsmsigner.v1.ListAuditRecordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18hsmsigner/v1/audit.proto\x12\x0chsmsigner.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x0b\x41uditRecord\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06record\x18\x02 \x01(\x0c\"+\n\x08TreeHead\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\"\xc7\x01\n\x0b\x41uditFilter\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05types\x18\x03 \x03(\t\x12+\n\x07outcome\x18\x04 \x01(\x0e\x32\x1a.hsmsigner.v1.AuditOutcome\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x17ListAuditRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x16\n\x0estart_sequence\x18\x03 \x01(\x04\x12)\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x19.hsmsigner.v1.AuditFilter\"\x8a\x01\n\x18ListAuditRecordsResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\ttree_head\x18\x03 \x01(\x0b\x32\x16.hsmsigner.v1.TreeHead\"]\n\x18WatchAuditRecordsRequest\x12\x16\n\x0estart_sequence\x18\x01 \x01(\x03\x12)\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x19.hsmsigner.v1.AuditFilter\"^\n\x19WatchAuditRecordsResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.hsmsigner.v1.AuditRecord\x12\x15\n\rnext_sequence\x18\x02 \x01(\x04\"l\n\nCheckpoint\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04note\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x14GetCheckpointRequest\x12\x10\n\x08min_size\x18\x01 \x01(\x04\"T\n\x15GetCheckpointResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.hsmsigner.v1.Checkpoint\x12\r\n\x05vkeys\x18\x02 \x03(\t\"S\n\x16ListCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nafter_size\x18\x03 \x01(\x04\"a\n\x17ListCheckpointsResponse\x12-\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x18.hsmsigner.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x18GetInclusionProofRequest\x12\x12\n\x08sequence\x18\x01 \x01(\x04H\x00\x12\x14\n\nrequest_id\x18\x02 \x01(\tH\x00\x12\x1a\n\x10signature_sha256\x18\x03 \x01(\x0cH\x00\x12\x11\n\ttree_size\x18\x04 \x01(\x04\x42\x08\n\x06record\"\x84\x01\n\x19GetInclusionProofResponse\x12)\n\x06record\x18\x01 \x01(\x0b\x32\x19.hsmsigner.v1.AuditRecord\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12,\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x18.hsmsigner.v1.Checkpoint\"@\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"Q\n\x1bGetConsistencyProofResponse\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\"3\n\x12GetTreeTileRequest\x12\r\n\x05level\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\"8\n\x13GetTreeTileResponse\x12\x0e\n\x06hashes\x18\x01 \x01(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"\x15\n\x13GetLogStatusRequest\"t\n\rWitnessStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcosigned_size\x18\x02 \x01(\x04\x12/\n\x0b\x63osign_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\"o\n\nPushStatus\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x13\n\x0bpushed_size\x18\x02 \x01(\x04\x12-\n\tpush_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\"\xed\x02\n\x14GetLogStatusResponse\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12)\n\ttree_head\x18\x02 \x01(\x0b\x32\x16.hsmsigner.v1.TreeHead\x12\x33\n\x11newest_checkpoint\x18\x03 \x01(\x0b\x32\x18.hsmsigner.v1.Checkpoint\x12\x32\n\x10newest_witnessed\x18\x04 \x01(\x0b\x32\x18.hsmsigner.v1.Checkpoint\x12\x0e\n\x06quorum\x18\x05 \x01(\r\x12.\n\twitnesses\x18\x06 \x03(\x0b\x32\x1b.hsmsigner.v1.WitnessStatus\x12(\n\x06pushes\x18\x07 \x03(\x0b\x32\x18.hsmsigner.v1.PushStatus\x12\x17\n\x0fremembered_size\x18\x08 \x01(\x04\x12\x16\n\x0e\x66irst_sequence\x18\t \x01(\x04\x12\x16\n\x0eis_fail_closed\x18\n \x01(\x08\"S\n\x17SealAuditRecordsRequest\x12\x14\n\x0c\x65nd_sequence\x18\x01 \x01(\x04\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61rchive\x18\x03 \x01(\t\"2\n\x18SealAuditRecordsResponse\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04*\xb5\x01\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIT_OUTCOME_DONE\x10\x01\x12\x18\n\x14\x41UDIT_OUTCOME_DENIED\x10\x02\x12\x18\n\x14\x41UDIT_OUTCOME_FAILED\x10\x03\x12\x1d\n\x19\x41UDIT_OUTCOME_INTERRUPTED\x10\x04\x12\x1b\n\x17\x41UDIT_OUTCOME_ANNOUNCED\x10\x05\x32\xf3\x06\n\x0c\x41uditService\x12\x61\n\x10ListAuditRecords\x12%.hsmsigner.v1.ListAuditRecordsRequest\x1a&.hsmsigner.v1.ListAuditRecordsResponse\x12\x66\n\x11WatchAuditRecords\x12&.hsmsigner.v1.WatchAuditRecordsRequest\x1a\'.hsmsigner.v1.WatchAuditRecordsResponse0\x01\x12X\n\rGetCheckpoint\x12\".hsmsigner.v1.GetCheckpointRequest\x1a#.hsmsigner.v1.GetCheckpointResponse\x12^\n\x0fListCheckpoints\x12$.hsmsigner.v1.ListCheckpointsRequest\x1a%.hsmsigner.v1.ListCheckpointsResponse\x12\x64\n\x11GetInclusionProof\x12&.hsmsigner.v1.GetInclusionProofRequest\x1a\'.hsmsigner.v1.GetInclusionProofResponse\x12j\n\x13GetConsistencyProof\x12(.hsmsigner.v1.GetConsistencyProofRequest\x1a).hsmsigner.v1.GetConsistencyProofResponse\x12R\n\x0bGetTreeTile\x12 .hsmsigner.v1.GetTreeTileRequest\x1a!.hsmsigner.v1.GetTreeTileResponse\x12U\n\x0cGetLogStatus\x12!.hsmsigner.v1.GetLogStatusRequest\x1a\".hsmsigner.v1.GetLogStatusResponse\x12\x61\n\x10SealAuditRecords\x12%.hsmsigner.v1.SealAuditRecordsRequest\x1a&.hsmsigner.v1.SealAuditRecordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hsmsigner.pb.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITRECORD']._serialized_start=42
-  _globals['_AUDITRECORD']._serialized_end=89
-  _globals['_TREEHEAD']._serialized_start=91
-  _globals['_TREEHEAD']._serialized_end=134
-  _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=136
-  _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=224
-  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=227
-  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=365
-  _globals['_AUDITSERVICE']._serialized_start=367
-  _globals['_AUDITSERVICE']._serialized_end=480
+  _globals['_AUDITOUTCOME']._serialized_start=2541
+  _globals['_AUDITOUTCOME']._serialized_end=2722
+  _globals['_AUDITRECORD']._serialized_start=75
+  _globals['_AUDITRECORD']._serialized_end=122
+  _globals['_TREEHEAD']._serialized_start=124
+  _globals['_TREEHEAD']._serialized_end=167
+  _globals['_AUDITFILTER']._serialized_start=170
+  _globals['_AUDITFILTER']._serialized_end=369
+  _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=372
+  _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=503
+  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=506
+  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=644
+  _globals['_WATCHAUDITRECORDSREQUEST']._serialized_start=646
+  _globals['_WATCHAUDITRECORDSREQUEST']._serialized_end=739
+  _globals['_WATCHAUDITRECORDSRESPONSE']._serialized_start=741
+  _globals['_WATCHAUDITRECORDSRESPONSE']._serialized_end=835
+  _globals['_CHECKPOINT']._serialized_start=837
+  _globals['_CHECKPOINT']._serialized_end=945
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=947
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=987
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=989
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1073
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1075
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1158
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1160
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1257
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1259
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1384
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1387
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1519
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1521
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1585
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1587
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1668
+  _globals['_GETTREETILEREQUEST']._serialized_start=1670
+  _globals['_GETTREETILEREQUEST']._serialized_end=1721
+  _globals['_GETTREETILERESPONSE']._serialized_start=1723
+  _globals['_GETTREETILERESPONSE']._serialized_end=1779
+  _globals['_GETLOGSTATUSREQUEST']._serialized_start=1781
+  _globals['_GETLOGSTATUSREQUEST']._serialized_end=1802
+  _globals['_WITNESSSTATUS']._serialized_start=1804
+  _globals['_WITNESSSTATUS']._serialized_end=1920
+  _globals['_PUSHSTATUS']._serialized_start=1922
+  _globals['_PUSHSTATUS']._serialized_end=2033
+  _globals['_GETLOGSTATUSRESPONSE']._serialized_start=2036
+  _globals['_GETLOGSTATUSRESPONSE']._serialized_end=2401
+  _globals['_SEALAUDITRECORDSREQUEST']._serialized_start=2403
+  _globals['_SEALAUDITRECORDSREQUEST']._serialized_end=2486
+  _globals['_SEALAUDITRECORDSRESPONSE']._serialized_start=2488
+  _globals['_SEALAUDITRECORDSRESPONSE']._serialized_end=2538
+  _globals['_AUDITSERVICE']._serialized_start=2725
+  _globals['_AUDITSERVICE']._serialized_end=3608
 # @@protoc_insertion_point(module_scope)

@@ -39,13 +39,111 @@ class AuditServiceStub:
                 request_serializer=hsmsigner_dot_v1_dot_audit__pb2.ListAuditRecordsRequest.SerializeToString,
                 response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.ListAuditRecordsResponse.FromString,
                 _registered_method=True)
+        self.WatchAuditRecords = channel.unary_stream(
+                '/hsmsigner.v1.AuditService/WatchAuditRecords',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.WatchAuditRecordsRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.WatchAuditRecordsResponse.FromString,
+                _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/GetCheckpoint',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/ListCheckpoints',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/GetInclusionProof',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetInclusionProofResponse.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/GetConsistencyProof',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetConsistencyProofResponse.FromString,
+                _registered_method=True)
+        self.GetTreeTile = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/GetTreeTile',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetTreeTileRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetTreeTileResponse.FromString,
+                _registered_method=True)
+        self.GetLogStatus = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/GetLogStatus',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetLogStatusRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetLogStatusResponse.FromString,
+                _registered_method=True)
+        self.SealAuditRecords = channel.unary_unary(
+                '/hsmsigner.v1.AuditService/SealAuditRecords',
+                request_serializer=hsmsigner_dot_v1_dot_audit__pb2.SealAuditRecordsRequest.SerializeToString,
+                response_deserializer=hsmsigner_dot_v1_dot_audit__pb2.SealAuditRecordsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListAuditRecords(self, request, context):
-        """Records in order. Needs the right `read_audit`.
+        """Records in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAuditRecords(self, request, context):
+        """Records from one on, and then each new one as soon as it is durable. A reader that is too slow is not waited for:
+        the stream goes on from where it reads. Begin again with the last sequence number received plus one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCheckpoint(self, request, context):
+        """The newest checkpoint, with all its signature lines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """Checkpoints in order of size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """One record, and the proof that it is in the tree of a checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """The proof that the tree of one size is the beginning of the tree of another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTreeTile(self, request, context):
+        """Hashes of one tile of the tree.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogStatus(self, request, context):
+        """How the log, its checkpoints, its witnesses and the token's memory of it stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SealAuditRecords(self, request, context):
+        """Takes records that were exported out of the store; their hashes stay, so that every proof still can be given.
+        Needs the right `seal_audit`. Recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -58,6 +156,46 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListAuditRecords,
                     request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.ListAuditRecordsRequest.FromString,
                     response_serializer=hsmsigner_dot_v1_dot_audit__pb2.ListAuditRecordsResponse.SerializeToString,
+            ),
+            'WatchAuditRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAuditRecords,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.WatchAuditRecordsRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.WatchAuditRecordsResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetInclusionProofResponse.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'GetTreeTile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTreeTile,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetTreeTileRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetTreeTileResponse.SerializeToString,
+            ),
+            'GetLogStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogStatus,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.GetLogStatusRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.GetLogStatusResponse.SerializeToString,
+            ),
+            'SealAuditRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.SealAuditRecords,
+                    request_deserializer=hsmsigner_dot_v1_dot_audit__pb2.SealAuditRecordsRequest.FromString,
+                    response_serializer=hsmsigner_dot_v1_dot_audit__pb2.SealAuditRecordsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +225,222 @@ class AuditService:
             '/hsmsigner.v1.AuditService/ListAuditRecords',
             hsmsigner_dot_v1_dot_audit__pb2.ListAuditRecordsRequest.SerializeToString,
             hsmsigner_dot_v1_dot_audit__pb2.ListAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/WatchAuditRecords',
+            hsmsigner_dot_v1_dot_audit__pb2.WatchAuditRecordsRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.WatchAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/GetCheckpoint',
+            hsmsigner_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/ListCheckpoints',
+            hsmsigner_dot_v1_dot_audit__pb2.ListCheckpointsRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/GetInclusionProof',
+            hsmsigner_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.GetInclusionProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/GetConsistencyProof',
+            hsmsigner_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTreeTile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/GetTreeTile',
+            hsmsigner_dot_v1_dot_audit__pb2.GetTreeTileRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.GetTreeTileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/GetLogStatus',
+            hsmsigner_dot_v1_dot_audit__pb2.GetLogStatusRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.GetLogStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SealAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hsmsigner.v1.AuditService/SealAuditRecords',
+            hsmsigner_dot_v1_dot_audit__pb2.SealAuditRecordsRequest.SerializeToString,
+            hsmsigner_dot_v1_dot_audit__pb2.SealAuditRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

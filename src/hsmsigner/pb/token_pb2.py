@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehsmsigner/internal/token.proto\x12\x12hsmsigner.internal\"`\n\x0cKeyReference\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\x19\n\x11\x61llow_unprotected\x18\x04 \x01(\x08\"%\n\x08SignItem\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"g\n\x08SignCall\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .hsmsigner.internal.KeyReference\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.hsmsigner.internal.SignItem\"_\n\x0bSignOutcome\x12.\n\x06status\x18\x01 \x01(\x0e\x32\x1e.hsmsigner.internal.SignStatus\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"?\n\nSignAnswer\x12\x31\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.hsmsigner.internal.SignOutcome\"@\n\x0cGenerateCall\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\"@\n\x08\x46indCall\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x11\n\tis_unsure\x18\x03 \x01(\x08\"D\n\x0b\x44\x65stroyCall\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\talgorithm\x18\x03 \x01(\t\"\x0f\n\rDestroyAnswer\"a\n\x07KeyPair\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05local\x18\x02 \x01(\x08\x12\x18\n\x10\x61lways_sensitive\x18\x03 \x01(\x08\x12\x19\n\x11never_extractable\x18\x04 \x01(\x08\"\x0c\n\nStatusCall\"i\n\x0cStatusAnswer\x12\x13\n\x0btoken_label\x18\x01 \x01(\t\x12\x14\n\x0ctoken_serial\x18\x02 \x01(\t\x12\x1a\n\x12module_description\x18\x03 \x01(\t\x12\x12\n\nalgorithms\x18\x04 \x03(\t\"\x98\x02\n\nWorkerCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12,\n\x04sign\x18\x02 \x01(\x0b\x32\x1c.hsmsigner.internal.SignCallH\x00\x12\x34\n\x08generate\x18\x03 \x01(\x0b\x32 .hsmsigner.internal.GenerateCallH\x00\x12,\n\x04\x66ind\x18\x04 \x01(\x0b\x32\x1c.hsmsigner.internal.FindCallH\x00\x12\x30\n\x06status\x18\x05 \x01(\x0b\x32\x1e.hsmsigner.internal.StatusCallH\x00\x12\x32\n\x07\x64\x65stroy\x18\x06 \x01(\x0b\x32\x1f.hsmsigner.internal.DestroyCallH\x00\x42\x06\n\x04\x63\x61ll\"\x9f\x02\n\x0cWorkerAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x04sign\x18\x02 \x01(\x0b\x32\x1e.hsmsigner.internal.SignAnswerH\x00\x12/\n\x08key_pair\x18\x03 \x01(\x0b\x32\x1b.hsmsigner.internal.KeyPairH\x00\x12\x32\n\x06status\x18\x04 \x01(\x0b\x32 .hsmsigner.internal.StatusAnswerH\x00\x12.\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1d.hsmsigner.internal.CallErrorH\x00\x12\x34\n\x07\x64\x65stroy\x18\x06 \x01(\x0b\x32!.hsmsigner.internal.DestroyAnswerH\x00\x42\x08\n\x06\x61nswer\"H\n\tCallError\x12,\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x1d.hsmsigner.internal.CallFault\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t*\x97\x01\n\nSignStatus\x12\x1b\n\x17SIGN_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12SIGN_STATUS_SIGNED\x10\x01\x12\x1a\n\x16SIGN_STATUS_NOT_CALLED\x10\x02\x12\x17\n\x13SIGN_STATUS_REFUSED\x10\x03\x12\x1f\n\x1bSIGN_STATUS_WRONG_SIGNATURE\x10\x04*\xdd\x01\n\tCallFault\x12\x1a\n\x16\x43\x41LL_FAULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41LL_FAULT_NO_SUCH_KEY\x10\x01\x12$\n CALL_FAULT_ALGORITHM_UNSUPPORTED\x10\x02\x12 \n\x1c\x43\x41LL_FAULT_KEY_NOT_PROTECTED\x10\x03\x12\x1b\n\x17\x43\x41LL_FAULT_TOKEN_FAILED\x10\x04\x12\x17\n\x13\x43\x41LL_FAULT_BAD_CALL\x10\x05\x12\x1a\n\x16\x43\x41LL_FAULT_KEY_REFUSED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehsmsigner/internal/token.proto\x12\x12hsmsigner.internal\"`\n\x0cKeyReference\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\talgorithm\x18\x03 \x01(\t\x12\x19\n\x11\x61llow_unprotected\x18\x04 \x01(\x08\"%\n\x08SignItem\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"g\n\x08SignCall\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .hsmsigner.internal.KeyReference\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.hsmsigner.internal.SignItem\"_\n\x0bSignOutcome\x12.\n\x06status\x18\x01 \x01(\x0e\x32\x1e.hsmsigner.internal.SignStatus\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"?\n\nSignAnswer\x12\x31\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.hsmsigner.internal.SignOutcome\"@\n\x0cGenerateCall\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x11\n\talgorithm\x18\x03 \x01(\t\"@\n\x08\x46indCall\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x11\n\tis_unsure\x18\x03 \x01(\x08\"D\n\x0b\x44\x65stroyCall\x12\x0e\n\x06\x63ka_id\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\talgorithm\x18\x03 \x01(\t\"\x0f\n\rDestroyAnswer\"a\n\x07KeyPair\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05local\x18\x02 \x01(\x08\x12\x18\n\x10\x61lways_sensitive\x18\x03 \x01(\x08\x12\x19\n\x11never_extractable\x18\x04 \x01(\x08\"<\n\tLogMemory\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\"R\n\x0cRememberCall\x12-\n\x06memory\x18\x01 \x01(\x0b\x32\x1d.hsmsigner.internal.LogMemory\x12\x13\n\x0bis_rollback\x18\x02 \x01(\x08\"\x10\n\x0eRememberAnswer\"\x1c\n\nRecallCall\x12\x0e\n\x06origin\x18\x01 \x01(\t\"=\n\x0cRecallAnswer\x12-\n\x06memory\x18\x01 \x01(\x0b\x32\x1d.hsmsigner.internal.LogMemory\"\x0c\n\nStatusCall\"i\n\x0cStatusAnswer\x12\x13\n\x0btoken_label\x18\x01 \x01(\t\x12\x14\n\x0ctoken_serial\x18\x02 \x01(\t\x12\x1a\n\x12module_description\x18\x03 \x01(\t\x12\x12\n\nalgorithms\x18\x04 \x03(\t\"\x80\x03\n\nWorkerCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12,\n\x04sign\x18\x02 \x01(\x0b\x32\x1c.hsmsigner.internal.SignCallH\x00\x12\x34\n\x08generate\x18\x03 \x01(\x0b\x32 .hsmsigner.internal.GenerateCallH\x00\x12,\n\x04\x66ind\x18\x04 \x01(\x0b\x32\x1c.hsmsigner.internal.FindCallH\x00\x12\x30\n\x06status\x18\x05 \x01(\x0b\x32\x1e.hsmsigner.internal.StatusCallH\x00\x12\x32\n\x07\x64\x65stroy\x18\x06 \x01(\x0b\x32\x1f.hsmsigner.internal.DestroyCallH\x00\x12\x34\n\x08remember\x18\x07 \x01(\x0b\x32 .hsmsigner.internal.RememberCallH\x00\x12\x30\n\x06recall\x18\x08 \x01(\x0b\x32\x1e.hsmsigner.internal.RecallCallH\x00\x42\x06\n\x04\x63\x61ll\"\x8b\x03\n\x0cWorkerAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x04sign\x18\x02 \x01(\x0b\x32\x1e.hsmsigner.internal.SignAnswerH\x00\x12/\n\x08key_pair\x18\x03 \x01(\x0b\x32\x1b.hsmsigner.internal.KeyPairH\x00\x12\x32\n\x06status\x18\x04 \x01(\x0b\x32 .hsmsigner.internal.StatusAnswerH\x00\x12.\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1d.hsmsigner.internal.CallErrorH\x00\x12\x34\n\x07\x64\x65stroy\x18\x06 \x01(\x0b\x32!.hsmsigner.internal.DestroyAnswerH\x00\x12\x36\n\x08remember\x18\x07 \x01(\x0b\x32\".hsmsigner.internal.RememberAnswerH\x00\x12\x32\n\x06recall\x18\x08 \x01(\x0b\x32 .hsmsigner.internal.RecallAnswerH\x00\x42\x08\n\x06\x61nswer\"H\n\tCallError\x12,\n\x05\x66\x61ult\x18\x01 \x01(\x0e\x32\x1d.hsmsigner.internal.CallFault\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t*\x97\x01\n\nSignStatus\x12\x1b\n\x17SIGN_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12SIGN_STATUS_SIGNED\x10\x01\x12\x1a\n\x16SIGN_STATUS_NOT_CALLED\x10\x02\x12\x17\n\x13SIGN_STATUS_REFUSED\x10\x03\x12\x1f\n\x1bSIGN_STATUS_WRONG_SIGNATURE\x10\x04*\xfa\x01\n\tCallFault\x12\x1a\n\x16\x43\x41LL_FAULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43\x41LL_FAULT_NO_SUCH_KEY\x10\x01\x12$\n CALL_FAULT_ALGORITHM_UNSUPPORTED\x10\x02\x12 \n\x1c\x43\x41LL_FAULT_KEY_NOT_PROTECTED\x10\x03\x12\x1b\n\x17\x43\x41LL_FAULT_TOKEN_FAILED\x10\x04\x12\x17\n\x13\x43\x41LL_FAULT_BAD_CALL\x10\x05\x12\x1a\n\x16\x43\x41LL_FAULT_KEY_REFUSED\x10\x06\x12\x1b\n\x17\x43\x41LL_FAULT_MEMORY_NEWER\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hsmsigner.pb.token_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNSTATUS']._serialized_start=1545
-  _globals['_SIGNSTATUS']._serialized_end=1696
-  _globals['_CALLFAULT']._serialized_start=1699
-  _globals['_CALLFAULT']._serialized_end=1920
+  _globals['_SIGNSTATUS']._serialized_start=2014
+  _globals['_SIGNSTATUS']._serialized_end=2165
+  _globals['_CALLFAULT']._serialized_start=2168
+  _globals['_CALLFAULT']._serialized_end=2418
   _globals['_KEYREFERENCE']._serialized_start=54
   _globals['_KEYREFERENCE']._serialized_end=150
   _globals['_SIGNITEM']._serialized_start=152
@@ -55,14 +55,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESTROYANSWER']._serialized_end=675
   _globals['_KEYPAIR']._serialized_start=677
   _globals['_KEYPAIR']._serialized_end=774
-  _globals['_STATUSCALL']._serialized_start=776
-  _globals['_STATUSCALL']._serialized_end=788
-  _globals['_STATUSANSWER']._serialized_start=790
-  _globals['_STATUSANSWER']._serialized_end=895
-  _globals['_WORKERCALL']._serialized_start=898
-  _globals['_WORKERCALL']._serialized_end=1178
-  _globals['_WORKERANSWER']._serialized_start=1181
-  _globals['_WORKERANSWER']._serialized_end=1468
-  _globals['_CALLERROR']._serialized_start=1470
-  _globals['_CALLERROR']._serialized_end=1542
+  _globals['_LOGMEMORY']._serialized_start=776
+  _globals['_LOGMEMORY']._serialized_end=836
+  _globals['_REMEMBERCALL']._serialized_start=838
+  _globals['_REMEMBERCALL']._serialized_end=920
+  _globals['_REMEMBERANSWER']._serialized_start=922
+  _globals['_REMEMBERANSWER']._serialized_end=938
+  _globals['_RECALLCALL']._serialized_start=940
+  _globals['_RECALLCALL']._serialized_end=968
+  _globals['_RECALLANSWER']._serialized_start=970
+  _globals['_RECALLANSWER']._serialized_end=1031
+  _globals['_STATUSCALL']._serialized_start=1033
+  _globals['_STATUSCALL']._serialized_end=1045
+  _globals['_STATUSANSWER']._serialized_start=1047
+  _globals['_STATUSANSWER']._serialized_end=1152
+  _globals['_WORKERCALL']._serialized_start=1155
+  _globals['_WORKERCALL']._serialized_end=1539
+  _globals['_WORKERANSWER']._serialized_start=1542
+  _globals['_WORKERANSWER']._serialized_end=1937
+  _globals['_CALLERROR']._serialized_start=1939
+  _globals['_CALLERROR']._serialized_end=2011
 # @@protoc_insertion_point(module_scope)

@@ -69,6 +69,8 @@ class _CallFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallFault.V
     """The frame was not understood."""
     CALL_FAULT_KEY_REFUSED: _CallFault.ValueType  # 6
     """The token has something with that CKA_ID that is not the pair meant, or refuses; nothing was changed."""
+    CALL_FAULT_MEMORY_NEWER: _CallFault.ValueType  # 7
+    """The token remembers a larger log, or another of the same size; nothing was changed."""
 
 class CallFault(_CallFault, metaclass=_CallFaultEnumTypeWrapper): ...
 
@@ -85,6 +87,8 @@ CALL_FAULT_BAD_CALL: CallFault.ValueType  # 5
 """The frame was not understood."""
 CALL_FAULT_KEY_REFUSED: CallFault.ValueType  # 6
 """The token has something with that CKA_ID that is not the pair meant, or refuses; nothing was changed."""
+CALL_FAULT_MEMORY_NEWER: CallFault.ValueType  # 7
+"""The token remembers a larger log, or another of the same size; nothing was changed."""
 Global___CallFault: _TypeAlias = CallFault  # noqa: Y015
 
 @_typing.final
@@ -345,6 +349,118 @@ class KeyPair(_message.Message):
 Global___KeyPair: _TypeAlias = KeyPair  # noqa: Y015
 
 @_typing.final
+class LogMemory(_message.Message):
+    """What the token remembers of a log: a private data object that the token keeps, so that an older store is noticed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """The log's name: one token may serve several."""
+    size: _builtins.int
+    root_hash: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        size: _builtins.int = ...,
+        root_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "root_hash", b"root_hash", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogMemory: _TypeAlias = LogMemory  # noqa: Y015
+
+@_typing.final
+class RememberCall(_message.Message):
+    """Makes the token remember this, and forget what it remembered of the same log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    IS_ROLLBACK_FIELD_NUMBER: _builtins.int
+    is_rollback: _builtins.bool
+    """Without it a smaller log, or another one of the same size, is not remembered."""
+    @_builtins.property
+    def memory(self) -> Global___LogMemory: ...
+    def __init__(
+        self,
+        *,
+        memory: Global___LogMemory | None = ...,
+        is_rollback: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_rollback", b"is_rollback", "memory", b"memory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RememberCall: _TypeAlias = RememberCall  # noqa: Y015
+
+@_typing.final
+class RememberAnswer(_message.Message):
+    """It is remembered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RememberAnswer: _TypeAlias = RememberAnswer  # noqa: Y015
+
+@_typing.final
+class RecallCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallCall: _TypeAlias = RecallCall  # noqa: Y015
+
+@_typing.final
+class RecallAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memory(self) -> Global___LogMemory:
+        """Absent when the token, opened freshly, remembers nothing of this log."""
+
+    def __init__(
+        self,
+        *,
+        memory: Global___LogMemory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallAnswer: _TypeAlias = RecallAnswer  # noqa: Y015
+
+@_typing.final
 class StatusCall(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -400,6 +516,8 @@ class WorkerCall(_message.Message):
     FIND_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DESTROY_FIELD_NUMBER: _builtins.int
+    REMEMBER_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the frontend; echoed."""
     @_builtins.property
@@ -412,6 +530,10 @@ class WorkerCall(_message.Message):
     def status(self) -> Global___StatusCall: ...
     @_builtins.property
     def destroy(self) -> Global___DestroyCall: ...
+    @_builtins.property
+    def remember(self) -> Global___RememberCall: ...
+    @_builtins.property
+    def recall(self) -> Global___RecallCall: ...
     def __init__(
         self,
         *,
@@ -421,12 +543,14 @@ class WorkerCall(_message.Message):
         find: Global___FindCall | None = ...,
         status: Global___StatusCall | None = ...,
         destroy: Global___DestroyCall | None = ...,
+        remember: Global___RememberCall | None = ...,
+        recall: Global___RecallCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destroy", b"destroy", "find", b"find", "generate", b"generate", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destroy", b"destroy", "find", b"find", "generate", b"generate", "recall", b"recall", "remember", b"remember", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destroy", b"destroy", "find", b"find", "generate", b"generate", "id", b"id", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "destroy", b"destroy", "find", b"find", "generate", b"generate", "id", b"id", "recall", b"recall", "remember", b"remember", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["sign", "generate", "find", "status", "destroy"]  # noqa: Y015
+    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["sign", "generate", "find", "status", "destroy", "remember", "recall"]  # noqa: Y015
     _WhichOneofArgType_call: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_call) -> _WhichOneofReturnType_call | None: ...
 
@@ -442,6 +566,8 @@ class WorkerAnswer(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DESTROY_FIELD_NUMBER: _builtins.int
+    REMEMBER_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     @_builtins.property
     def sign(self) -> Global___SignAnswer: ...
@@ -453,6 +579,10 @@ class WorkerAnswer(_message.Message):
     def error(self) -> Global___CallError: ...
     @_builtins.property
     def destroy(self) -> Global___DestroyAnswer: ...
+    @_builtins.property
+    def remember(self) -> Global___RememberAnswer: ...
+    @_builtins.property
+    def recall(self) -> Global___RecallAnswer: ...
     def __init__(
         self,
         *,
@@ -462,12 +592,14 @@ class WorkerAnswer(_message.Message):
         status: Global___StatusAnswer | None = ...,
         error: Global___CallError | None = ...,
         destroy: Global___DestroyAnswer | None = ...,
+        remember: Global___RememberAnswer | None = ...,
+        recall: Global___RecallAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "destroy", b"destroy", "error", b"error", "key_pair", b"key_pair", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "destroy", b"destroy", "error", b"error", "key_pair", b"key_pair", "recall", b"recall", "remember", b"remember", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "destroy", b"destroy", "error", b"error", "id", b"id", "key_pair", b"key_pair", "sign", b"sign", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "destroy", b"destroy", "error", b"error", "id", b"id", "key_pair", b"key_pair", "recall", b"recall", "remember", b"remember", "sign", b"sign", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["sign", "key_pair", "status", "error", "destroy"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["sign", "key_pair", "status", "error", "destroy", "remember", "recall"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy import Connection, Engine, Pool, QueuePool, StaticPool, create_engine, event
 
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -14,6 +14,9 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
 )
+
+# Connections, and threads, that read beside the writer.
+READERS = 2
 
 
 def open_writer(url: str) -> Engine:
@@ -23,7 +26,8 @@ def open_writer(url: str) -> Engine:
         sqlalchemy.exc.SQLAlchemyError: the store cannot be opened.
     """
     # Waiting for another process's lock is done by `SqlStore`, where it does not hold up the event loop.
-    engine = _engine(url, busy_timeout_ms=0)
+    # One connection, used from one thread at a time: the event loop's and the commit thread take turns.
+    engine = _engine(url, StaticPool, busy_timeout_ms=0)
 
     @event.listens_for(engine, "begin")
     def _begin_immediate(connection: Connection) -> None:
@@ -34,8 +38,8 @@ def open_writer(url: str) -> Engine:
 
 
 def open_reader(url: str) -> Engine:
-    """Engine with one connection that only reads; in WAL mode it never waits for the writer."""
-    engine = _engine(url, busy_timeout_ms=5000)
+    """Engine with `READERS` connections that only read; in WAL mode they never wait for the writer."""
+    engine = _engine(url, QueuePool, busy_timeout_ms=5000, pool_size=READERS, max_overflow=0)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -53,10 +57,10 @@ def migrate(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def _engine(url: str, busy_timeout_ms: int) -> Engine:
+def _engine(url: str, pool: type[Pool], busy_timeout_ms: int, **pool_options: int) -> Engine:
     # Parameters hold signatures that may never be released, so they are kept out of error texts.
-    # One connection per engine, used from one thread at a time: the event loop's and the commit thread take turns.
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False}, hide_parameters=True)
+    arguments = {"check_same_thread": False}
+    engine = create_engine(url, poolclass=pool, connect_args=arguments, hide_parameters=True, **pool_options)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:

@@ -1,4 +1,4 @@
-"""Reading the log, and seeing at every start that it ends as it was written."""
+"""Seeing at every start that the log ends as it was written."""
 
 from __future__ import annotations
 
@@ -6,55 +6,51 @@ from sqlalchemy import Connection, bindparam, select
 
 from hsmsigner.domain.instant import format_instant
 from hsmsigner.domain.record import FIRST_PREVIOUS_HASH
-from hsmsigner.operations.ports import LogPage
+from hsmsigner.store.damage import LogDamagedError
 from hsmsigner.store.schema import audit_records
-from hsmsigner.store.transaction import LOG_STATE
+from hsmsigner.store.state import LOG_STATE, read_first_sequence
+from hsmsigner.store.tree import check_tiles, read_hashes
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
+from hsmsigner.transparency.proof import TILE_SIZE
 
-_READ_RECORDS = (
-    select(audit_records.c.sequence, audit_records.c.record)
-    .where(audit_records.c.sequence >= bindparam("start"))
-    .order_by(audit_records.c.sequence)
-    .limit(bindparam("most"))
-)
+__all__ = ["LogDamagedError", "check_end"]
 
-
-class LogDamagedError(Exception):
-    """The log's newest records do not fit its tree: someone changed the store. The text says what does not fit."""
-
-
-def read_page(connection: Connection, start: int, limit: int) -> LogPage:
-    """Records from `start` on, and the tree as the same snapshot has it."""
-    row = connection.execute(LOG_STATE).one()
-    edge = RightEdge.from_bytes(row.log_size, row.log_edge)
-    rows = connection.execute(_READ_RECORDS, {"start": start, "most": limit})
-    return LogPage([(sequence, _as_bytes(record)) for sequence, record in rows], edge.size, edge.root())
+_NEWEST = select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
+_IS_THERE = select(audit_records.c.sequence).where(audit_records.c.sequence == bindparam("of_sequence"))
 
 
 def check_end(connection: Connection) -> None:
-    """See that the newest record is the one the tree ends with; the whole log is `hsmsigner audit verify`'s work."""
+    """See that the newest record is the one the tree ends with, and that tiles and newest records have its root.
+
+    Reads O(log n); the whole log is `hsmsigner audit verify`'s work.
+
+    Raises:
+        LogDamagedError: it is not so.
+    """
     row = connection.execute(LOG_STATE).one()
-    newest = connection.execute(
-        select(audit_records.c.sequence, audit_records.c.record).order_by(audit_records.c.sequence.desc()).limit(1)
-    ).one_or_none()
-    size = 0 if newest is None else newest.sequence + 1
-    leaf = FIRST_PREVIOUS_HASH if newest is None else _leaf(newest.record)
-    if size != row.log_size or leaf != row.last_leaf:
-        raise LogDamagedError(
-            f"the audit log ends with record {size - 1}, but its tree has {row.log_size} records"
-            if size != row.log_size
-            else f"audit record {size - 1} is not the one that was written"
-        )
+    first = read_first_sequence(connection)
+    newest = connection.execute(_NEWEST).one_or_none()
+    size = first if newest is None else newest.sequence + 1
+    if size != row.log_size:
+        raise LogDamagedError(f"the audit log ends with record {size - 1}, but its tree has {row.log_size} records")
+    leaf = _sealed_leaf(connection, size) if newest is None else _leaf(newest.record)
+    if leaf != row.last_leaf:
+        raise LogDamagedError(f"audit record {size - 1} is not the one that was written")
+    if first > size:
+        raise LogDamagedError(f"the audit log begins with record {first}, but its tree has {size} records")
+    if first < size and connection.execute(_IS_THERE, {"of_sequence": first}).one_or_none() is None:
+        raise LogDamagedError(f"audit record {first} is gone, and was not sealed")
     try:
-        RightEdge.from_bytes(row.log_size, row.log_edge)
+        edge = RightEdge.from_bytes(row.log_size, row.log_edge)
         format_instant(row.last_time)
     except (ValueError, TypeError, OverflowError) as error:
         raise LogDamagedError("the store's own account of the log and its tree cannot be read") from error
+    check_tiles(connection, edge.size, edge.root())
 
 
-def _as_bytes(record: object) -> bytes:
-    # What somebody else wrote may be of any type; the verifier is to see it, not to fail on it.
-    return record if isinstance(record, bytes) else str(record).encode()
+def _sealed_leaf(connection: Connection, size: int) -> bytes:
+    """Leaf hash of the last of `size` records, of which all were sealed."""
+    return read_hashes(connection, size, 0, size // TILE_SIZE - 1)[-1] if size else FIRST_PREVIOUS_HASH
 
 
 def _leaf(record: object) -> bytes:

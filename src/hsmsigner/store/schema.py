@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    UniqueConstraint,
     false,
 )
 
@@ -32,6 +33,8 @@ appliance = Table(
     Column("log_edge", LargeBinary, nullable=False),
     Column("last_leaf", LargeBinary, nullable=False),
     Column("last_time", BigInteger, nullable=False),
+    # Records below this one were sealed: they are in an archive, and their hashes in tree_tiles.
+    Column("first_sequence", BigInteger, nullable=False, server_default="0"),
 )
 
 audit_records = Table(
@@ -182,4 +185,69 @@ Index(
     sign_requests.c.sequence,
     sqlite_where=sign_requests.c.state == "AUTHORIZED",
     postgresql_where=sign_requests.c.state == "AUTHORIZED",
+)
+
+# Full tiles of 256 hashes (C2SP tlog-tiles); a row is written once. Level 0 has leaf hashes.
+tree_tiles = Table(
+    "tree_tiles",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("number", _Sequence, primary_key=True, autoincrement=False),
+    # Merkle tree hash of the tile: its entry in the level above.
+    Column("root", LargeBinary, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
+# What kinds of records there are, so that a filter finds the tiles it has to look through.
+record_kinds = Table(
+    "record_kinds",
+    metadata,
+    Column("kind", Integer, primary_key=True),
+    Column("type", String(64), nullable=False),
+    Column("key", String(100), nullable=False),
+    Column("principal", String(512), nullable=False),
+    UniqueConstraint("type", "key", "principal"),
+)
+
+kind_tiles = Table(
+    "kind_tiles",
+    metadata,
+    Column("kind", Integer, primary_key=True, autoincrement=False),
+    Column("tile", _Sequence, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+# First four bytes of the SHA-256 of each record's request_id, and of each signature_sha256, of one full level-0 tile.
+tile_prefixes = Table(
+    "tile_prefixes",
+    metadata,
+    Column("tile", _Sequence, primary_key=True, autoincrement=False),
+    Column("request_ids", LargeBinary, nullable=False),
+    Column("signatures", LargeBinary, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", _Sequence, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    # Empty until the token has signed it.
+    Column("note", String, nullable=False),
+    Column("witnesses", Integer, nullable=False),
+)
+
+# The newest that enough witnesses cosigned is found without looking through all that they did not.
+Index("checkpoints_witnesses", checkpoints.c.witnesses, checkpoints.c.size)
+
+# Refusals that got no record of their own yet: counted durably, so that a flood costs no disk and no count is lost.
+denial_totals = Table(
+    "denial_totals",
+    metadata,
+    Column("principal", String(512), primary_key=True),
+    Column("key", String(100), primary_key=True),
+    Column("reason", String(64), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    # When the first of them, and the record before them, was written.
+    Column("since", BigInteger, nullable=False),
 )

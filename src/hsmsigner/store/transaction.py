@@ -4,31 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import Entry, encode_record
+from hsmsigner.operations.ports import TreeHead
 from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.checkpoints import SqlCheckpointTable
 from hsmsigner.store.commands import SqlCommandTable
+from hsmsigner.store.denials import SqlDenialTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
 from hsmsigner.store.requests import SqlRequestTable
+from hsmsigner.store.retention import SqlRetention
 from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
+from hsmsigner.store.state import LOG_STATE
+from hsmsigner.store.tiles import OpenTile, read_open_tile, write_tiles
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
-LOG_STATE = select(
-    appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
-).where(appliance.c.id == 1)
 _SAVE_STATE = update(appliance).where(appliance.c.id == 1)
 _INSERT_RECORD = BulkStatement(insert(audit_records), ("sequence", "record"))
 
 
 class SqlTransaction:
-    """One open write transaction; see `operations.ports.Transaction`."""
+    """One open write transaction; see `operations.ports.Transaction`.
 
-    def __init__(self, connection: Connection) -> None:
+    `open_tile` is what the last committed one left, if anything; what this one leaves, once it is committed.
+    """
+
+    def __init__(self, connection: Connection, open_tile: OpenTile | None = None) -> None:
         self._connection = connection
         self.requests = SqlRequestTable(connection)
         self.usage = SqlUsageTable(connection)
@@ -38,6 +44,10 @@ class SqlTransaction:
         self.continuity = SqlContinuityTable(connection)
         self.leases = SqlLeaseTable(connection)
         self.policies = SqlPolicyTable(connection)
+        self.denials = SqlDenialTable(connection)
+        self.checkpoints = SqlCheckpointTable(connection)
+        self.retention = SqlRetention(connection)
+        self.open_tile = open_tile
         row = connection.execute(LOG_STATE).one()
         self.epoch: int = row.epoch
         self.last_time = Instant(row.last_time)
@@ -48,23 +58,44 @@ class SqlTransaction:
     def next_sequence(self) -> int:
         return self._edge.size
 
+    @property
+    def edge(self) -> RightEdge:
+        """The tree with all records of this transaction so far."""
+        return self._edge
+
+    @property
+    def tree_head(self) -> TreeHead:
+        return TreeHead(self._edge.size, self._edge.root())
+
     def append(self, entries: Sequence[Entry], now: Instant) -> int:
-        first, time = self._edge.size, format_instant(now)
+        first = self._edge.size
+        if not entries:
+            return first
+        tile = self._current_tile()
+        time, leaf = format_instant(now), self._last_leaf
         rows: list[tuple[int, bytes]] = []
-        for entry in entries:
-            record = encode_record(entry, self._edge.size, time, self._last_leaf)
-            rows.append((self._edge.size, record))
-            self._last_leaf = leaf_hash(record)
-            self._edge = self._edge.append(self._last_leaf)
-        if rows:
-            _INSERT_RECORD.run(self._connection, rows)
-            self.last_time = now
-            self._save_state()
+        leaves: list[bytes] = []
+        for sequence, entry in enumerate(entries, first):
+            record = encode_record(entry, sequence, time, leaf)
+            leaf = leaf_hash(record)
+            rows.append((sequence, record))
+            leaves.append(leaf)
+        _INSERT_RECORD.run(self._connection, rows)
+        self._edge, self._last_leaf, self.last_time = self._edge.extend(leaves), leaf, now
+        self.open_tile = write_tiles(self._connection, tile, leaves, entries)
+        self._save_state()
         return first
 
     def raise_epoch(self) -> None:
         self.epoch += 1
         self._save_state()
+
+    def _current_tile(self) -> OpenTile:
+        tile = self.open_tile
+        if tile is not None and tile.is_of(self._edge.size, self._last_leaf):
+            return tile
+        # Another process has written, or this one has just begun.
+        return read_open_tile(self._connection, self._edge.size, self._last_leaf)
 
     def _save_state(self) -> None:
         self._connection.execute(

@@ -12,7 +12,6 @@ import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, RootTransaction, make_url
@@ -20,77 +19,71 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.key import KeyName
 from hsmsigner.errors import cannot_record
-from hsmsigner.operations.ports import LogPage
 from hsmsigner.store.engine import migrate, open_reader, open_writer
 from hsmsigner.store.keys import read_signature_counts
-from hsmsigner.store.log import LogDamagedError, check_end, read_page
+from hsmsigner.store.log import LogDamagedError, check_end
+from hsmsigner.store.migrations.backfill_0003 import BackfillError
+from hsmsigner.store.reader import SqlLogReader
+from hsmsigner.store.threads import run_in
+from hsmsigner.store.tiles import OpenTile
 from hsmsigner.store.transaction import SqlTransaction
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 LOCK_PATIENCE_S = 5.0
 LOCK_RETRY_S = 0.005
 
 
-class SqlStore:
+class SqlStore(SqlLogReader):
     """The store of one frontend; see `operations.ports.Store`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_commit: Callable[[int], None] | None = None) -> None:
+        """`on_commit` is told the log's size after every commit, on the event loop."""
+        super().__init__()
         self._url = url
+        self._on_commit = on_commit
         self._writer: Engine | None = None
-        self._reader: Engine | None = None
         # The writer's one connection, kept: taking it from the pool for every turn would be felt.
         self._connection: Connection | None = None
         # Device and inode of the file we began with; None for a store that is no file.
         self._identity: tuple[int, int] | None = None
         self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
-        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        # What the last committed transaction left of the tile that is not full yet.
+        self._open_tile: OpenTile | None = None
 
     async def reopen(self) -> None:
         async with self._writing:
             try:
-                await self._run_in(self._commit_thread, self._open)
+                await run_in(self._commit_thread, self._open)
             except SQLAlchemyError as error:
                 raise cannot_record() from error
 
     async def close(self) -> None:
         """Let go of the store's files."""
         async with self._writing:
-            await self._run_in(self._commit_thread, self._drop)
+            await run_in(self._commit_thread, self._drop)
         self._commit_thread.shutdown()
-        self._read_thread.shutdown()
+        self._read_threads.shutdown()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlTransaction]:
         async with self._writing:
             begun = await self._begin()
             try:
-                yield SqlTransaction(begun.connection)
+                transaction = SqlTransaction(begun.connection, self._open_tile)
+                yield transaction
                 await self._commit(begun)
+                self._open_tile = transaction.open_tile
             except SQLAlchemyError as error:
                 raise cannot_record() from error
             finally:
                 self._roll_back(begun)
-
-    async def read_log(self, start: int, limit: int) -> LogPage:
-        try:
-            return await self._run_in(self._read_thread, lambda: self._read_page(start, limit))
-        except SQLAlchemyError as error:
-            raise cannot_record() from error
+        if self._on_commit is not None:
+            self._on_commit(transaction.next_sequence)
 
     async def read_signature_counts(self, name: KeyName) -> dict[int, int]:
-        def read() -> dict[int, int]:
-            if self._reader is None:
-                raise cannot_record()
-            with self._reader.begin() as connection:
-                return read_signature_counts(connection, name)
-
-        try:
-            return await self._run_in(self._read_thread, read)
-        except SQLAlchemyError as error:
-            raise cannot_record() from error
+        return await self._read(lambda connection: read_signature_counts(connection, name))
 
     async def _begin(self) -> RootTransaction:
         """Take the write lock; waits for another process's (a backup, `sqlite3`) without holding up the event loop."""
@@ -108,7 +101,7 @@ class SqlStore:
 
     async def _commit(self, begun: RootTransaction) -> None:
         try:
-            await self._run_in(self._commit_thread, begun.commit)
+            await run_in(self._commit_thread, begun.commit)
         except SQLAlchemyError:
             # Nobody knows what a failed fsync left behind: this connection is never used again.
             self._drop()
@@ -155,25 +148,6 @@ class SqlStore:
                 engine.dispose()
         self._writer = self._reader = None
 
-    def _read_page(self, start: int, limit: int) -> LogPage:
-        if self._reader is None:
-            raise cannot_record()
-        with self._reader.begin() as connection:
-            return read_page(connection, start, limit)
-
-    @staticmethod
-    async def _run_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        """Run in the thread, to the end even if the caller is cancelled.
-
-        A BEGIN or COMMIT that was begun must be known to have ended before the connection is used again.
-        """
-        ended = asyncio.get_running_loop().run_in_executor(thread, work)
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            await asyncio.wait({ended})
-            raise
-
 
 def _identity(url: str) -> tuple[int, int] | None:
     path = make_url(url).database
@@ -189,3 +163,5 @@ def _migrate(engine: Engine) -> None:
         migrate(engine)
     except CommandError as error:
         raise LogDamagedError("the store has a schema that this version of the program does not know") from error
+    except BackfillError as error:
+        raise LogDamagedError(str(error)) from error

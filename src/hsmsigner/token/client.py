@@ -7,14 +7,21 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.ports import TOKEN_ANSWERED, SignOutcome, SignStatus, SignTask, TokenKeyPair, TokenStatus
+from hsmsigner.operations.ports import (
+    TOKEN_ANSWERED,
+    SignOutcome,
+    SignStatus,
+    SignTask,
+    TokenKeyPair,
+    TokenStatus,
+    TreeHead,
+)
 from hsmsigner.pb import token_pb2 as pb
-from hsmsigner.token.protocol import FrameConnection, encode_frame
+from hsmsigner.token.connection import ClientConnection, NoAnswerError, NotSentError
+from hsmsigner.token.protocol import encode_frame
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,14 +42,6 @@ _STATUSES = {
 }
 
 
-class _NotSentError(Exception):
-    """Nothing reached the worker."""
-
-
-class _NoAnswerError(Exception):
-    """The call was sent, and what became of it is not known."""
-
-
 class TokenClient:
     """One frontend's connection to the token worker; reconnects by itself. Used from one event loop.
 
@@ -54,11 +53,12 @@ class TokenClient:
         self._path = path
         self._deadline_s = deadline_s
         self._frame_limit = frame_limit
-        self._connection: _ClientConnection | None = None
+        self._connection: ClientConnection | None = None
         self._is_connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._next_id = 0
         self._generating = asyncio.Lock()
+        self.connections = 0
 
     @property
     def connected(self) -> bool:
@@ -87,9 +87,9 @@ class TokenClient:
         _fill_sign_call(call.sign, tasks)
         try:
             answer = await self._call(call)
-        except _NotSentError as error:
+        except NotSentError as error:
             return [SignOutcome(SignStatus.NOT_CALLED, cause=str(error))] * len(tasks)
-        except _NoAnswerError as error:
+        except NoAnswerError as error:
             return [SignOutcome(SignStatus.UNKNOWN, cause=str(error))] * len(tasks)
         outcomes = answer.sign.outcomes
         if len(outcomes) != len(tasks):
@@ -130,6 +130,25 @@ class TokenClient:
         destroy = pb.DestroyCall(cka_id=cka_id, public_key=public_key, algorithm=algorithm.name)
         await self._ask_surely(pb.WorkerCall(destroy=destroy), "destroying the key")
 
+    async def remember(self, origin: str, head: TreeHead, *, is_rollback: bool = False) -> None:
+        """See `operations.ports.Token.remember`."""
+        memory = pb.LogMemory(origin=origin, size=head.size, root_hash=head.root_hash)
+        call = pb.WorkerCall(remember=pb.RememberCall(memory=memory, is_rollback=is_rollback))
+        answer = await self._ask(call)
+        if answer.WhichOneof("answer") == "remember":
+            return
+        if answer.error.fault == pb.CALL_FAULT_MEMORY_NEWER:
+            raise SignerError(Reason.TOKEN_REFUSED, "the token remembers a newer log, or another one")
+        raise _unavailable("remembering the log", answer.error.cause)
+
+    async def recall(self, origin: str) -> TreeHead | None:
+        """See `operations.ports.Token.recall`."""
+        answer = await self._ask_surely(pb.WorkerCall(recall=pb.RecallCall(origin=origin)), "recalling the log")
+        if answer.WhichOneof("answer") != "recall":
+            raise _unavailable("recalling the log", "the worker's answer does not fit the call")
+        memory = answer.recall.memory
+        return TreeHead(memory.size, memory.root_hash) if answer.recall.HasField("memory") else None
+
     async def _ask_surely(self, call: pb.WorkerCall, doing: str) -> pb.WorkerAnswer:
         """Ask what only a freshly opened token can deny; a worker that cannot be sure ends, and the next one is asked.
 
@@ -144,7 +163,7 @@ class TokenClient:
             except TimeoutError:
                 cause, is_answer = "no worker came", False
                 break
-            except (_NotSentError, _NoAnswerError) as error:
+            except (NotSentError, NoAnswerError) as error:
                 cause, is_answer = str(error), False
                 continue
             if answer.WhichOneof("answer") != "error" or answer.error.fault == pb.CALL_FAULT_NO_SUCH_KEY:
@@ -172,24 +191,24 @@ class TokenClient:
     async def _ask(self, call: pb.WorkerCall, deadline_s: float | None = None) -> pb.WorkerAnswer:
         try:
             return await self._call(call, deadline_s)
-        except (_NotSentError, _NoAnswerError) as error:
+        except (NotSentError, NoAnswerError) as error:
             raise _unavailable("asking it", str(error)) from error
 
     async def _call(self, call: pb.WorkerCall, deadline_s: float | None = None) -> pb.WorkerAnswer:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
         connection = self._connection
         if connection is None or not connection.is_open:
-            raise _NotSentError("no token worker is connected")
+            raise NotSentError("no token worker is connected")
         self._next_id += 1
         call.id = self._next_id
         frame = encode_frame(call)
         if len(frame) > self._frame_limit:
-            raise _NotSentError(f"the call has {len(frame)} bytes, the worker takes {self._frame_limit}")
+            raise NotSentError(f"the call has {len(frame)} bytes, the worker takes {self._frame_limit}")
         try:
             async with asyncio.timeout(deadline_s):
                 return await connection.exchange(call.id, frame)
         except TimeoutError as error:
-            raise _NoAnswerError(f"no answer within {deadline_s:g} s") from error
+            raise NoAnswerError(f"no answer within {deadline_s:g} s") from error
 
     async def _until_replaced(self) -> None:
         """Wait until the present worker has gone; it said that it would, so a deadline is only a guard."""
@@ -204,12 +223,13 @@ class TokenClient:
             since = loop.time()
             try:
                 _, connection = await loop.create_unix_connection(
-                    lambda: _ClientConnection(self._frame_limit), str(self._path)
+                    lambda: ClientConnection(self._frame_limit), str(self._path)
                 )
             except OSError:
                 connection = None
             if connection is not None:
                 self._connection = connection
+                self.connections += 1
                 self._is_connected.set()
                 await asyncio.wait({connection.gone})
                 self._is_connected.clear()
@@ -219,48 +239,6 @@ class TokenClient:
                 delay_s = _FIRST_DELAY_S
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-
-
-class _ClientConnection(FrameConnection):
-    """One connection with the calls that wait for an answer on it. `gone` is done once it is lost."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self._waiting: dict[int, asyncio.Future[pb.WorkerAnswer]] = {}
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def exchange(self, call_id: int, frame: bytes) -> pb.WorkerAnswer:
-        """Send one frame and wait for the answer with its id.
-
-        Raises:
-            _NoAnswerError: the connection was lost.
-        """
-        future: asyncio.Future[pb.WorkerAnswer] = asyncio.get_running_loop().create_future()
-        self._waiting[call_id] = future
-        try:
-            self.transport.write(frame)
-            return await future
-        finally:
-            del self._waiting[call_id]
-
-    def frame_received(self, frame: bytes) -> None:
-        """Hand an answer to its call; one whose caller has gone is dropped."""
-        try:
-            answer = pb.WorkerAnswer.FromString(frame)
-        except DecodeError:
-            self.transport.abort()
-            return
-        future = self._waiting.get(answer.id)
-        if future is not None and not future.done():
-            future.set_result(answer)
-
-    def closed(self) -> None:
-        """Fail whatever waits."""
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(_NoAnswerError("the connection to the token worker was lost"))
-        if not self.gone.done():
-            self.gone.set_result(None)
 
 
 def _fill_sign_call(call: pb.SignCall, tasks: Sequence[SignTask]) -> None:

@@ -53,9 +53,9 @@ class TokenFullError(Exception):
 class TokenKeys:
     """Key pairs of one token, through whatever session the caller's thread owns."""
 
-    def __init__(self) -> None:
-        # SoftHSM answers concurrent writers with GENERAL_ERROR even when it locks (facts 0.3).
-        self._writing = Lock()
+    def __init__(self, writing: Lock) -> None:
+        # SoftHSM answers concurrent writers with GENERAL_ERROR even when it locks (facts 0.3): all take this lock.
+        self._writing = writing
 
     def generate(self, session: TokenSession, cka_id: bytes, label: str, row: TokenMechanism) -> TokenKeyPair:
         """Generate a pair: SIGN only, SENSITIVE, not EXTRACTABLE, bound to its mechanism where the token can.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 from hsmsigner.operations.ports import TokenKeyPair
 from hsmsigner.pb import token_pb2 as pb
@@ -17,6 +18,7 @@ from hsmsigner.token.keys import (
     TokenKeys,
 )
 from hsmsigner.token.mechanism import MECHANISMS
+from hsmsigner.token.memory import ROOT_BYTES, MemoryNewerError, TokenMemories
 from hsmsigner.token.module import TokenModule
 from hsmsigner.token.pool import Job, TokenPool, Watch
 from hsmsigner.token.sessions import TokenSession
@@ -25,7 +27,7 @@ from hsmsigner.token.sessions import TokenSession
 GENERATE_S = 60.0
 
 Reply = Callable[[pb.WorkerAnswer], None]
-
+Answer = Callable[[pb.WorkerCall, TokenSession], pb.WorkerAnswer]
 
 _GENERATE_FAULTS: dict[type[Exception], pb.CallFault.ValueType] = {
     KeyIdTakenError: pb.CALL_FAULT_KEY_REFUSED,
@@ -43,23 +45,27 @@ class TokenService:
         self._module = module
         self._pool = pool
         self._health = health
-        self._keys = TokenKeys()
+        writing = Lock()
+        self._keys, self._memories = TokenKeys(writing), TokenMemories(writing)
         # Those the token listed at start: mechanisms do not change while a module is initialised.
         self._algorithms = algorithms
+        self._answers: dict[str | None, Answer] = {
+            "generate": self._generate,
+            "find": self._find,
+            "destroy": self._destroy,
+            "remember": self._remember,
+            "recall": self._recall,
+            "status": self._status,
+        }
 
     def submit(self, call: pb.WorkerCall, reply: Reply) -> None:
         """Start on a call."""
         kind = call.WhichOneof("call")
         if kind == "sign":
             self._sign(call, reply)
-        elif kind == "generate":
-            self._pool.submit(self._job(call, reply, self._generate, GENERATE_S))
-        elif kind == "find":
-            self._pool.submit(self._job(call, reply, self._find))
-        elif kind == "destroy":
-            self._pool.submit(self._job(call, reply, self._destroy))
-        elif kind == "status":
-            self._pool.submit(self._job(call, reply, self._status))
+        elif kind in self._answers:
+            extra_s = GENERATE_S if kind == "generate" else 0.0
+            self._pool.submit(self._job(call, reply, self._answers[kind], extra_s))
         else:
             reply(_error(call, pb.CALL_FAULT_BAD_CALL, "the call names nothing to do"))
 
@@ -81,8 +87,8 @@ class TokenService:
         self,
         call: pb.WorkerCall,
         reply: Reply,
-        answer: Callable[[pb.WorkerCall, TokenSession], pb.WorkerAnswer],
-        extra_s: float = 0.0,
+        answer: Answer,
+        extra_s: float,
     ) -> Job:
         def run(session: TokenSession, watch: Watch) -> None:
             watch.grant(extra_s)
@@ -133,6 +139,28 @@ class TokenService:
         except KeyMissingError as error:
             return self._missing(call, session, str(error), is_sure=True)
         return pb.WorkerAnswer(id=call.id, destroy=pb.DestroyAnswer())
+
+    def _remember(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
+        memory, is_rollback = call.remember.memory, call.remember.is_rollback
+        if not memory.origin or len(memory.root_hash) != ROOT_BYTES:
+            return _error(call, pb.CALL_FAULT_BAD_CALL, "the origin is empty or the root is not a SHA-256")
+        try:
+            self._memories.remember(session, memory.origin, memory.size, memory.root_hash, is_rollback=is_rollback)
+        except MemoryNewerError as error:
+            return _error(call, pb.CALL_FAULT_MEMORY_NEWER, str(error))
+        return pb.WorkerAnswer(id=call.id, remember=pb.RememberAnswer())
+
+    def _recall(self, call: pb.WorkerCall, session: TokenSession) -> pb.WorkerAnswer:
+        origin = call.recall.origin
+        memory = self._memories.recall(session, origin)
+        answer = pb.WorkerAnswer(id=call.id, recall=pb.RecallAnswer())
+        if memory is not None:
+            wire = pb.LogMemory(origin=origin, size=memory.size, root_hash=memory.root_hash)
+            answer.recall.memory.CopyFrom(wire)
+            return answer
+        # A token whose folder was away for a moment goes on showing nothing: what is not there is never believed of it.
+        missing = self._missing(call, session, "the token shows no memory of the log", is_sure=True)
+        return answer if missing.error.fault == pb.CALL_FAULT_NO_SUCH_KEY else missing
 
     def _missing(self, call: pb.WorkerCall, session: TokenSession, cause: str, *, is_sure: bool) -> pb.WorkerAnswer:
         session.check_alive()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.exceptions import AttributeTypeInvalid, PKCS11Error
@@ -79,8 +79,16 @@ class TokenSession:
         Raises:
             TokenError: the token could not be asked.
         """
+        return self.find_all({Attribute.CLASS: object_class, Attribute.ID: cka_id})
+
+    def find_all(self, template: Mapping[Attribute, Any]) -> list[Object]:
+        """All objects that fit a template, read to the end as by `find`.
+
+        Raises:
+            TokenError: the token could not be asked.
+        """
         try:
-            return list(self._session.get_objects({Attribute.CLASS: object_class, Attribute.ID: cka_id}))
+            return list(self._session.get_objects(dict(template)))
         except PKCS11Error as error:
             raise TokenError.from_binding("C_FindObjects", error) from error
 

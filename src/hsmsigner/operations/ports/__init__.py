@@ -9,8 +9,19 @@ from hsmsigner.operations.ports.keys import (
     RequestKey,
     RotationTable,
 )
-from hsmsigner.operations.ports.store import (
+from hsmsigner.operations.ports.log import (
+    NO_FILTER,
+    Checkpoint,
+    CheckpointTable,
+    LogFilter,
     LogPage,
+    LogReader,
+    Outcome,
+    Retention,
+    TreeHead,
+)
+from hsmsigner.operations.ports.store import (
+    DenialTable,
     PolicyRevision,
     PolicyTable,
     RequestState,
@@ -31,18 +42,26 @@ from hsmsigner.operations.ports.token import (
 )
 
 __all__ = [
+    "NO_FILTER",
     "TOKEN_ANSWERED",
+    "Checkpoint",
+    "CheckpointTable",
     "CommandTable",
     "ContinuityTable",
+    "DenialTable",
     "KeyTable",
     "LeaseTable",
+    "LogFilter",
     "LogPage",
+    "LogReader",
+    "Outcome",
     "PendingKey",
     "PolicyRevision",
     "PolicyTable",
     "RequestKey",
     "RequestState",
     "RequestTable",
+    "Retention",
     "RotationTable",
     "SignOutcome",
     "SignStatus",
@@ -53,5 +72,6 @@ __all__ = [
     "TokenKeyPair",
     "TokenStatus",
     "Transaction",
+    "TreeHead",
     "UsageTable",
 ]

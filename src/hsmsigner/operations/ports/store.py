@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Protocol
 
+from hsmsigner.domain.denial import DenialKind, DenialTotal
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import KeyName
 from hsmsigner.domain.quota import CounterId, Usage
@@ -20,6 +21,7 @@ from hsmsigner.operations.ports.keys import (
     RequestKey,
     RotationTable,
 )
+from hsmsigner.operations.ports.log import CheckpointTable, LogReader, Retention, TreeHead
 
 
 @unique
@@ -103,6 +105,18 @@ class UsageTable(Protocol):
         ...
 
 
+class DenialTable(Protocol):
+    """Refusals that are counted, and have no record of their own yet."""
+
+    def add(self, counts: Mapping[DenialKind, int], now: Instant) -> None:
+        """Add to the totals."""
+        ...
+
+    def take(self) -> list[DenialTotal]:
+        """All totals, which begin anew at nothing: their record is to be written in this transaction."""
+        ...
+
+
 class PolicyTable(Protocol):
     """Policy revisions; never changed once written."""
 
@@ -169,6 +183,26 @@ class Transaction(Protocol):
         ...
 
     @property
+    def denials(self) -> DenialTable:
+        """Refusals that are counted together."""
+        ...
+
+    @property
+    def checkpoints(self) -> CheckpointTable:
+        """Checkpoints of the log."""
+        ...
+
+    @property
+    def retention(self) -> Retention:
+        """Where the stored log begins."""
+        ...
+
+    @property
+    def tree_head(self) -> TreeHead:
+        """The tree with all records of this transaction so far."""
+        ...
+
+    @property
     def next_sequence(self) -> int:
         """Sequence number that the next record will have."""
         ...
@@ -182,16 +216,7 @@ class Transaction(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """Some records in order, and the tree when they were read."""
-
-    records: list[tuple[int, bytes]]
-    tree_size: int
-    root_hash: bytes
-
-
-class Store(Protocol):
+class Store(LogReader, Protocol):
     """The one durable store. Its errors come out as SignerError AUDIT_UNAVAILABLE, after which it must be reopened."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -207,8 +232,4 @@ class Store(Protocol):
 
     async def read_signature_counts(self, name: KeyName) -> dict[int, int]:
         """Signatures authorized so far, by version number of one key; does not wait for writers."""
-        ...
-
-    async def read_log(self, start: int, limit: int) -> LogPage:
-        """Read records from `start` on; does not wait for writers."""
         ...

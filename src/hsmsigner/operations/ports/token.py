@@ -9,6 +9,7 @@ from typing import Protocol
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
+from hsmsigner.operations.ports.log import TreeHead
 
 # Metadata of a TOKEN_UNAVAILABLE that is the token's own answer: it is there, and trying often does not help.
 TOKEN_ANSWERED: Mapping[str, str] = {"token": "answered"}
@@ -76,6 +77,11 @@ class Token(Protocol):
         """Whether a worker is there to be asked; a hint, since it may go at any moment."""
         ...
 
+    @property
+    def connections(self) -> int:
+        """How many workers there were to be asked so far: with another number it may be another token."""
+        ...
+
     async def sign(self, tasks: Sequence[SignTask]) -> list[SignOutcome]:
         """Sign and verify each task; one outcome per task, in order. Never raises: what is not known is UNKNOWN."""
         ...
@@ -108,6 +114,23 @@ class Token(Protocol):
         Raises:
             SignerError: TOKEN_UNAVAILABLE, the pair may or may not be there; TOKEN_REFUSED, it is there, or another
                 one with its CKA_ID.
+        """
+        ...
+
+    async def remember(self, origin: str, head: TreeHead, *, is_rollback: bool = False) -> None:
+        """Have the token remember this state of the log instead of an older one; survives a crash at any point.
+
+        Raises:
+            SignerError: TOKEN_REFUSED, it remembers a larger log or another one of this size, and without
+                `is_rollback` it goes on doing so; TOKEN_UNAVAILABLE, it remembers the old state, this one or both.
+        """
+        ...
+
+    async def recall(self, origin: str) -> TreeHead | None:
+        """The newest state of the log that the token remembers; None only when a freshly opened token has none.
+
+        Raises:
+            SignerError: TOKEN_UNAVAILABLE.
         """
         ...
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 
 _KEYS = sa.text(
     "SELECT keys.principal, keys.request_id, keys.key_id, keys.algorithm, keys.create_time, key_versions.origin"

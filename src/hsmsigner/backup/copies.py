@@ -1,0 +1,148 @@
+"""Copying and checking stores: to the disk before it is believed, and opened before it is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from hsmsigner.backup.manifest import FileEntry
+from hsmsigner.config import Settings
+from hsmsigner.errors import ConfigurationError
+from hsmsigner.operations.ports import TreeHead
+from hsmsigner.store.log import LogDamagedError, check_end
+from hsmsigner.store.schema import checkpoints, policy_revisions
+from hsmsigner.store.state import read_size
+from hsmsigner.store.tree import tree_of
+
+Progress = Callable[[str], None]
+
+_SQLITE = "sqlite:///"
+_CHUNK = 2**20
+_PAGES_AT_ONCE = 4096
+_BUSY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What a store that was opened and checked holds."""
+
+    head: TreeHead
+    checkpoint_size: int
+    policy_revision: int
+
+
+def database_of(settings: Settings) -> Path:
+    """The store's file.
+
+    Raises:
+        ConfigurationError: the store is no file.
+    """
+    if not settings.store_url.startswith(_SQLITE):
+        raise ConfigurationError("only a SQLite store is a file that can be copied; use the database's own backup")
+    return Path(settings.store_url.removeprefix(_SQLITE))
+
+
+def copy_store(source: Path, target: Path, progress: Progress) -> None:
+    """Copy a store that may be written to meanwhile: the copy is one state that it had, whole.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be read or the copy not be written.
+    """
+    # Made here, since SQLite would let others read it.
+    write_file(target, io.BytesIO())
+    with (
+        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None)) as old,
+        closing(sqlite3.connect(target, isolation_level=None)) as new,
+    ):
+        # A read transaction around all of it: without one, every commit of the appliance would begin the copy anew.
+        old.execute("BEGIN")
+        old.execute("SELECT log_size FROM appliance").fetchone()
+
+        def report(_status: int, remaining: int, total: int) -> None:
+            progress(f"copying the store: {100 * (total - remaining) // max(total, 1)} %")
+
+        old.backup(new, pages=_PAGES_AT_ONCE, progress=report, sleep=0)
+
+
+def inspect_store(database: Path) -> StoreState:
+    """Open a store that nobody uses, see that it is whole and that its log ends as it was written.
+
+    Raises:
+        ConfigurationError: it is not so.
+    """
+    # immutable: nothing is written beside it, not even an index of a WAL.
+    engine = create_engine(f"sqlite:///file:{database}?immutable=1&uri=true", hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+            if verdict != "ok":
+                raise ConfigurationError(f"{database} is damaged: {verdict}")
+            check_end(connection)
+            size = read_size(connection)
+            head = TreeHead(size, tree_of(connection, size).root())
+            newest = connection.execute(select(func.max(checkpoints.c.size)).where(checkpoints.c.note != "")).scalar()
+            revision = connection.execute(select(func.max(policy_revisions.c.revision))).scalar()
+            return StoreState(head, newest or 0, revision or 0)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(f"{database} is not a store of this program's version") from error
+    except LogDamagedError as error:
+        raise ConfigurationError(f"{database} is damaged: {error}") from error
+    finally:
+        engine.dispose()
+
+
+def root_then(database: Path, size: int) -> bytes:
+    """The root that the log of a store, which was inspected, had at a size; empty when it never had it."""
+    engine = create_engine(f"sqlite:///file:{database}?immutable=1&uri=true", hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            return tree_of(connection, size).root() if size <= read_size(connection) else b""
+    finally:
+        engine.dispose()
+
+
+def write_file(path: Path, source: BinaryIO, progress: Progress | None = None, expected: int = 0) -> FileEntry:
+    """Write a new file, readable by its owner alone, and have it on the disk; returns what was written.
+
+    Raises:
+        OSError: it cannot be written, or is there already.
+    """
+    digest, count = hashlib.sha256(), 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as target:
+        while chunk := source.read(_CHUNK):
+            target.write(chunk)
+            digest.update(chunk)
+            count += len(chunk)
+            if progress is not None:
+                progress(f"writing {path.name}: {100 * count // max(expected, count)} %")
+        target.flush()
+        os.fsync(target.fileno())
+    return FileEntry(digest.hexdigest(), count)
+
+
+def hash_file(path: Path) -> FileEntry:
+    """What a file holds, which is on the disk when this returns."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(digest, file.tell())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,138 @@
+"""The tree's tiles as records are appended: each is written once, when its 256 hashes are there.
+
+Until then the level-0 tile is carried in memory from one committed transaction to the next. What is carried is only a
+copy: the newest records have all of it, and are read again whenever it does not fit the log as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, exists, insert, select
+
+from hsmsigner.domain.record import FIRST_PREVIOUS_HASH, Entry
+from hsmsigner.store.about import Described, kinds_of, request_prefixes, signature_prefixes, texts_of
+from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.damage import LogDamagedError
+from hsmsigner.store.schema import audit_records, kind_tiles, record_kinds, tile_prefixes, tree_tiles
+from hsmsigner.transparency.merkle import leaf_hash
+from hsmsigner.transparency.proof import TILE_SIZE, tile_root
+
+_KIND = ("type", "key", "principal")
+_IS_KIND = [record_kinds.c[name] == bindparam(f"of_{name}") for name in _KIND]
+_READ_OPEN = (
+    select(audit_records.c.record)
+    .where(audit_records.c.sequence >= bindparam("start"))
+    .order_by(audit_records.c.sequence)
+)
+_READ_ROOTS = (
+    select(tree_tiles.c.root)
+    .where(
+        tree_tiles.c.level == bindparam("of_level"),
+        tree_tiles.c.number >= bindparam("first"),
+        tree_tiles.c.number < bindparam("first") + TILE_SIZE,
+    )
+    .order_by(tree_tiles.c.number)
+)
+_INSERT_TILE = BulkStatement(insert(tree_tiles), ("level", "number", "root", "hashes"))
+_INSERT_PREFIXES = BulkStatement(insert(tile_prefixes), ("tile", "request_ids", "signatures"))
+# A kind that is not there yet, and that a tile has records of a kind: no round trip for each.
+_INSERT_KIND = BulkStatement(
+    insert(record_kinds).from_select(
+        _KIND, select(*(bindparam(f"of_{name}") for name in _KIND)).where(~exists().where(*_IS_KIND))
+    ),
+    tuple(f"of_{name}" for name in _KIND),
+)
+_INSERT_KIND_TILE = BulkStatement(
+    insert(kind_tiles).from_select(
+        ("kind", "tile"), select(record_kinds.c.kind, bindparam("of_tile")).where(*_IS_KIND)
+    ),
+    (*(f"of_{name}" for name in _KIND), "of_tile"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTile:
+    """The records of a log of `size` records that came after the last full tile: fewer than 256.
+
+    `entries` are what was appended, or the stored bytes; only when the tile is full are they looked into.
+    """
+
+    size: int
+    last_leaf: bytes
+    leaves: tuple[bytes, ...] = ()
+    entries: tuple[Entry | bytes, ...] = ()
+
+    def is_of(self, size: int, last_leaf: bytes) -> bool:
+        """Whether this is the end of a log that ends so. The last leaf stands for all before it: they are chained."""
+        return (self.size, self.last_leaf) == (size, last_leaf)
+
+
+def read_open_tile(connection: Connection, size: int, last_leaf: bytes) -> OpenTile:
+    """The open tile of the log as it is stored.
+
+    Raises:
+        LogDamagedError: the newest records are not those that were written.
+    """
+    records = connection.execute(_READ_OPEN, {"start": size - size % TILE_SIZE}).scalars().all()
+    leaves = tuple(leaf_hash(record) for record in records if isinstance(record, bytes))
+    if len(leaves) != size % TILE_SIZE or (leaves and leaves[-1] != last_leaf):
+        raise LogDamagedError("the newest audit records are not those that were written")
+    return OpenTile(size, last_leaf, leaves, tuple(records))
+
+
+def write_tiles(
+    connection: Connection, tile: OpenTile, leaves: Sequence[bytes], entries: Sequence[Entry | bytes]
+) -> OpenTile:
+    """Write the tiles that are full with these records; gives the tile that is open then.
+
+    Raises:
+        LogDamagedError: tiles below are missing.
+    """
+    all_leaves, all_entries = (*tile.leaves, *leaves), (*tile.entries, *entries)
+    number = tile.size // TILE_SIZE
+    start = 0
+    for start in range(TILE_SIZE, len(all_leaves) + 1, TILE_SIZE):
+        part = slice(start - TILE_SIZE, start)
+        write_hashes(connection, number, all_leaves[part])
+        write_finders(connection, number, [_described(entry) for entry in all_entries[part]])
+        number += 1
+    last_leaf = all_leaves[-1] if all_leaves else FIRST_PREVIOUS_HASH
+    return OpenTile(tile.size + len(leaves), last_leaf, all_leaves[start:], all_entries[start:])
+
+
+def write_hashes(connection: Connection, number: int, hashes: Sequence[bytes], level: int = 0) -> None:
+    """Write a full tile, and the one above it if that is full now.
+
+    Raises:
+        LogDamagedError: tiles below are missing.
+    """
+    _INSERT_TILE.run(connection, [(level, number, tile_root(hashes), b"".join(hashes))])
+    above, place = divmod(number, TILE_SIZE)
+    if place == TILE_SIZE - 1:
+        roots = read_roots(connection, level, above * TILE_SIZE)
+        if len(roots) != TILE_SIZE:
+            raise LogDamagedError(f"tiles of the audit log's tree are missing below tile {above} of level {level + 1}")
+        write_hashes(connection, above, roots, level + 1)
+
+
+def read_roots(connection: Connection, level: int, first: int) -> list[bytes]:
+    """Roots of up to 256 full tiles, from number `first` on."""
+    return list(connection.execute(_READ_ROOTS, {"of_level": level, "first": first}).scalars())
+
+
+def write_finders(connection: Connection, number: int, records: Sequence[Described]) -> None:
+    """Write what finds the records of a full level-0 tile."""
+    kinds = kinds_of(records)
+    _INSERT_KIND.run(connection, kinds)
+    _INSERT_KIND_TILE.run(connection, [(*kind, number) for kind in kinds])
+    _INSERT_PREFIXES.run(connection, [(number, request_prefixes(records), signature_prefixes(records))])
+
+
+def _described(entry: Entry | bytes) -> Described:
+    if isinstance(entry, Entry):
+        return entry.type, entry.fields
+    # Read back from the store, where somebody else may have made it anything.
+    texts = texts_of(entry)
+    return texts.get("type", ""), texts

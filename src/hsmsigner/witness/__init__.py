@@ -1,0 +1,1 @@
+"""Those outside who are shown the checkpoints: witnesses (C2SP tlog-witness), and places to push them to."""
