@@ -363,7 +363,7 @@ MISSING: list[tuple[str, Any, str]] = [
     ("WatchAuditRecords", pb.WatchAuditRecordsRequest(start_sequence=10**9), "NOT_IN_LOG"),
     ("GetCheckpoint", pb.GetCheckpointRequest(min_size=10**9), "CHECKPOINT_PENDING"),
     ("GetInclusionProof", pb.GetInclusionProofRequest(sequence=10**9), "NOT_IN_LOG"),
-    ("GetInclusionProof", pb.GetInclusionProofRequest(request_id=str(uuid.uuid4())), "NOT_IN_LOG"),
+    ("GetInclusionProof", pb.GetInclusionProofRequest(request_id="6b98ec69-0f27-49d8-b54c-68d77ad27b23"), "NOT_IN_LOG"),
     ("GetInclusionProof", pb.GetInclusionProofRequest(signature_sha256=b"\0" * 32), "NOT_IN_LOG"),
     ("GetInclusionProof", pb.GetInclusionProofRequest(sequence=0, tree_size=1), "NOT_IN_LOG"),
     ("GetInclusionProof", pb.GetInclusionProofRequest(sequence=0, tree_size=2**62), "NOT_IN_LOG"),

@@ -220,7 +220,7 @@ def test_a_changed_byte_anywhere_is_a_fault_or_no_change(
 @pytest.mark.parametrize("text", [
     "", "x", "a+b+c", "a+00000000+AAAA", LOG.vkey[:-4], LOG.vkey.replace("+", "-"), LOG.vkey + "=", f"other{LOG.vkey}",
     "n+01020304+" + "AQ==",
-])  # fmt: skip
+], ids=range(9))  # fmt: skip
 def test_verification_key_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"key"):
         parse_vkey(text)
