@@ -82,7 +82,7 @@ def test_generating_under_a_taken_cka_id_is_refused_and_changes_nothing(shared_h
         return refusal.value, await client.find(key.cka_id, P256), key
 
     refusal, found, key = shared_hsm.ask(use)
-    assert refusal.reason is Reason.TOKEN_UNAVAILABLE
+    assert refusal.reason is Reason.TOKEN_REFUSED
     assert found == key.pair
 
 
