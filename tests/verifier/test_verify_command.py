@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hsmsigner.verifier.command import main
+from hsmsigner.verifier import fault
+from hsmsigner.verifier.command import build_parser, main
+from tests.bench.verify_export import run
 from tests.verifier.export_writer import NoteKey, Writer, note_of
 from tests.verifier.logs import chained, ended, honest, no_debits, pair, published
 
@@ -138,3 +142,26 @@ def test_quorum_is_asked_of_the_newest_checkpoint(export: Path) -> None:
 
     assert main(["export", str(export), "--log-key", LOG.vkey, *witnesses]) == 5
     assert main(["export", str(export), "--log-key", LOG.vkey, *witnesses, "--quorum", "1"]) == 0
+
+
+def test_every_fault_that_can_be_found_is_documented() -> None:
+    sources = {path.name: path.read_text("utf-8") for path in Path(fault.__file__).parent.rglob("*.py")}
+    del sources["continuity.py"]
+    raised = set(re.findall(r'VerificationError\(\s*"(\w+)"', "".join(sources.values())))
+    documented = set(re.findall(r"`(\w+)`[,:]", fault.__doc__ or ""))
+
+    assert {"changed", "quota", "fork"} <= raised | documented
+    assert raised <= documented
+
+
+def test_commands_in_the_auditors_page_are_those_of_the_program() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8")
+    lines = re.findall(r"^    hsmsigner-verify ([^#\n]+)", page, re.MULTILINE)
+
+    assert {build_parser().parse_args(shlex.split(line)).command for line in lines} == {
+        "export", "receipt", "checkpoints",
+    }  # fmt: skip
+
+
+def test_the_bench_measures_a_log_that_is_fine() -> None:
+    assert run(2000) == 0

@@ -30,7 +30,7 @@ _EXAMPLES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = _parser()
+    parser = build_parser()
     asked = parser.parse_args(arguments)
     trust = _trust(parser, asked)
     progress = ProgressLine("verifying")
@@ -60,7 +60,8 @@ def _check(asked: argparse.Namespace, trust: Trust, progress: ProgressLine) -> T
             return check_proof(asked.old, asked.new, asked.proof, asked.log_keys, trust)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Put the commands and their options together."""
     parser = argparse.ArgumentParser(
         prog="hsmsigner-verify",
         description="Verify what an appliance's log says, offline. Shares no code with the appliance.",

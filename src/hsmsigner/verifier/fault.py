@@ -52,7 +52,7 @@ class VerificationError(Exception):
     """What was verified is not what it claims to be.
 
     `fault` is one of the constants above. `sequence` is the record at fault (of a chain of statements: the statement);
-    None when the log as a whole is.
+    None when the log as a whole is. With `root`, `checkpoint` and `fork` it is the first of those that may be at fault.
     """
 
     def __init__(self, fault: str, sequence: int | None, message: str) -> None:
