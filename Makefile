@@ -10,8 +10,8 @@ LISTEN ?= 127.0.0.1:8443
 ARGS ?=
 
 COMPOSE := docker compose -f docker/compose.yaml
-# Two groups of tests (tests/e2e_docker/conftest.py), a worker for each.
-CONTAINERS := -n 2 --dist loadgroup tests/e2e_docker
+# A file at a time to each worker: each of the two has one compose project for all of its files.
+CONTAINERS := -n 2 --dist loadscope --no-loadscope-reorder tests/e2e_docker
 # Tests start hundreds of Python processes: none of them should compile our modules again, whatever the caller has set.
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -1,7 +1,4 @@
-"""The images, built once, and compose projects of them; without an engine these tests are skipped, but not in CI.
-
-Two groups for two workers (xdist_group): the tests inside the image, which need no project of ours, and all the others.
-"""
+"""The images, built once, and compose projects of them; without an engine these tests are skipped, but not in CI."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hsmsigner.client import QuotaExceeded, Refused
 from tests.e2e_docker.project import DOCKER, STATE, ComposeAppliance
 from tests.softhsm_container import docker
 
-pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside")]
+pytestmark = pytest.mark.serial
 
 
 def test_a_signature_made_in_the_container_verifies_with_the_openssl_command_outside(

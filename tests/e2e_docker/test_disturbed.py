@@ -11,7 +11,7 @@ from tests.e2e.appliance import KEY, until
 from tests.e2e.test_kill_under_load import Load, check_log
 from tests.e2e_docker.project import ComposeAppliance
 
-pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
 KILLS = 3
 BURST, WINDOW_S = 200, 2
 QUOTAS = f"[{{id: burst, count: {BURST}, per: {WINDOW_S}s}}, {{id: long, count: 100000, per: 1h}}]"

@@ -13,7 +13,7 @@ from tests.builder import check_invariants, read_log
 from tests.e2e.appliance import KEY, until
 from tests.e2e_docker.project import StartAppliance
 
-pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(240)]
 FILLER = "/var/lib/hsmsigner/filler"
 FILL = f"""
 file = open({FILLER!r}, 'ab', buffering=0)

@@ -17,7 +17,7 @@ from tests.e2e.appliance import free_port, until
 from tests.e2e_docker.project import COMPOSE_FILE, DOCKER
 from tests.softhsm_container import docker
 
-pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside")]
+pytestmark = pytest.mark.serial
 IMAGE = "hsmsigner:dev"
 LARGEST_IMAGE_BYTES = 250_000_000
 LOOK_AROUND = """

@@ -13,7 +13,7 @@ from tests.e2e_docker.project import DOCKER
 # tests/faults" runs others. The kills of tests/e2e are test_disturbed.py's here.
 TESTS = os.environ.get("HSMSIGNER_TESTS_INSIDE", "tests/token tests/e2e/test_edge.py").split()
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(500), pytest.mark.xdist_group("inside")]
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(500)]
 
 
 def test_the_integration_tests_pass_inside_the_image() -> None:

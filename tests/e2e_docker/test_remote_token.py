@@ -20,7 +20,7 @@ from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm
 from tests.softhsm_container import SoftHsmContainer
 
-pytestmark = [pytest.mark.serial, pytest.mark.xdist_group("outside")]
+pytestmark = pytest.mark.serial
 # Long enough that a busy machine's healthy calls stay below it.
 CALL_TIMEOUT_S = 2.0
 CLIENT_MODULE = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
