@@ -343,6 +343,15 @@ def test_nobody_there_is_a_fault(url: str) -> None:
     assert answer.kind in {FaultKind.UNREACHABLE, FaultKind.TIMED_OUT}
 
 
+def test_an_address_that_does_not_answer_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    monkeypatch.setattr(exchange_module, "resolve", resolve)
+
+    assert isinstance(ask(always(http(200, GOOD))), Cosignature)
+
+
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_tls_counts_only_with_a_certificate_that_is_trusted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_trusted: bool
