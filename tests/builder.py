@@ -8,7 +8,7 @@ import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -205,7 +205,7 @@ def asked(
 
 
 def read_log(database: Path) -> list[dict[str, object]]:
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute("SELECT record FROM audit_records ORDER BY sequence").fetchall()
     return [json.loads(record) for (record,) in rows]
 
@@ -215,7 +215,7 @@ def record_types(database: Path) -> list[str]:
 
 
 def usage_total(database: Path, quota: str) -> int:
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute("SELECT counter, buckets FROM quota_usage").fetchall()
     return sum(count for counter, buckets in rows if f"|{quota}|" in counter for _, count in json.loads(buckets))
 
@@ -225,7 +225,7 @@ def check_invariants(database: Path) -> None:
 
     The offline verifier, which shares no code with the appliance, finds nothing wrong in what the log tells either.
     """
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         records = connection.execute("SELECT sequence, record FROM audit_records ORDER BY sequence").fetchall()
         (size, edge_bytes) = connection.execute("SELECT log_size, log_edge FROM appliance").fetchone()
         requests = connection.execute("SELECT sequence, state, signature FROM sign_requests").fetchall()

@@ -37,11 +37,18 @@ class Litewitness:
         return (self.folder / "witness.log").read_text()
 
     def register(self, origin: str, vkey: str) -> None:
-        """Have it know a log and one of its keys."""
-        for command in (["add-log"], ["add-key", "-key", vkey]):
-            place = ["-db", str(self.folder / "witness.db"), "-origin", origin]
-            program = str(self.programs / "witnessctl")
-            subprocess.run([program, command[0], *place, *command[1:]], check=True, capture_output=True)
+        """Have it know a log and its first key."""
+        self._control("add-log", origin)
+        self.trust(origin, vkey)
+
+    def trust(self, origin: str, vkey: str) -> None:
+        """Have it know one more key of a log."""
+        self._control("add-key", origin, "-key", vkey)
+
+    def _control(self, command: str, origin: str, *options: str) -> None:
+        program, database = str(self.programs / "witnessctl"), str(self.folder / "witness.db")
+        arguments = [program, command, "-db", database, "-origin", origin, *options]
+        subprocess.run(arguments, check=True, capture_output=True)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -135,6 +135,15 @@ def test_it_refuses_a_log_that_it_does_not_know_and_a_key_that_it_does_not_trust
         assert answer.kind is FaultKind.REFUSED
 
 
+def test_a_rotated_log_key_is_refused_until_it_is_registered(witness: Asked) -> None:
+    rotated = replace(LogTwin.of(60), signer=seeded_key("log, second version"))
+    assert isinstance(witness.ask(LogTwin.of(60), 41), Cosignature)
+
+    assert isinstance(witness.ask(rotated), Fault)
+    witness.trust(ORIGIN, rotated.key.vkey)
+    assert isinstance(witness.ask(rotated), Cosignature)
+
+
 @pytest.mark.parametrize("size", [*range(1, 61), 256, 257, 65_537])
 def test_its_verifier_accepts_our_proofs(torchwood: Path, tmp_path: Path, size: int) -> None:
     indexes = range(size) if size <= 60 else sorted({0, 255, size // 2, size - 1})

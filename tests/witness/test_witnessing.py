@@ -12,6 +12,7 @@ import pytest
 from hsmsigner.errors import cannot_record
 from hsmsigner.operations.ports import Checkpoint
 from hsmsigner.operations.witnessing import Witnessing
+from hsmsigner.store.unit_of_work import SqlStore
 from hsmsigner.transparency.note import SignatureLine, add_lines, read_note
 from hsmsigner.witness.setup import make_witnesses
 from tests.witness.growing import DEADLINE_S, GrowingLog, at_work, growing, until
@@ -261,5 +262,27 @@ def test_a_line_that_is_there_is_not_asked_for_again(tmp_path: Path) -> None:
             await stage.cosigned(10, 1)
 
         assert twin.asked == ["old 5", "old 0"]
+
+    run(tmp_path, scenario)
+
+
+def test_two_frontends_that_attach_at_once_lose_no_line(tmp_path: Path) -> None:
+    async def scenario(log: GrowingLog) -> None:
+        witnesses = twins(8)
+        other = SqlStore(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+        await other.reopen()
+        try:
+            async with Stage(log) as here, Stage(GrowingLog(other)) as there:
+                ours = await here.ask(*((twin, played_by(twin)) for twin in witnesses[:4]))
+                theirs = await there.ask(*((twin, played_by(twin)) for twin in witnesses[4:]))
+                made = await log.checkpoint(5)
+                await asyncio.gather(ours.on_signed(made), theirs.on_signed(made))
+
+                async def has_all() -> bool:
+                    return len(read_note((await log.stored(5)).note)[1]) == 1 + len(witnesses)
+
+                await until(has_all)
+        finally:
+            await other.close()
 
     run(tmp_path, scenario)

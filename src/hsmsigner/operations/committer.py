@@ -89,6 +89,7 @@ class Committer:
         self._denials = DenialPeriods(self._wake.set)
         # False while the record cannot be written (P9): nothing is taken in, nothing is let out.
         self.can_record = True
+        self._stop_time = Instant(0)
 
     def submit(self, group: Group) -> None:
         """Queue a group; each job's future gets its answer.
@@ -221,7 +222,7 @@ class Committer:
 
     def _withhold(self, groups: list[Group]) -> None:
         """A commit failed: nobody knows what is durable, so nothing that was under way is ever released."""
-        self.can_record = False
+        self.can_record, self._stop_time = False, self._clock()
         error = cannot_record()
         for group in groups + self._queue.take_all():
             for job in group.jobs:
@@ -238,7 +239,7 @@ class Committer:
             try:
                 await self._store.reopen()
                 await interrupt_dangling(self._store, self._clock)
-                await record_resumption(self._store, self._clock)
+                await record_resumption(self._store, self._clock, self._stop_time)
             except SignerError as error:
                 _log.warning("the audit log still cannot be written: %s", error.message)
             else:

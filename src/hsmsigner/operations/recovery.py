@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hsmsigner.domain import record
-from hsmsigner.domain.instant import Instant, not_before
+from hsmsigner.domain.instant import Instant, format_instant, not_before
 from hsmsigner.domain.record import Entry
 from hsmsigner.operations.ports import RequestState, Store, Transaction
 
@@ -46,14 +46,15 @@ def _interrupt_some(transaction: Transaction, now: Instant) -> int:
     return len(dangling)
 
 
-async def record_resumption(store: Store, clock: Callable[[], Instant]) -> None:
-    """`appliance.resumed`: the log can be written again, and this record is the proof.
+async def record_resumption(store: Store, clock: Callable[[], Instant], since: Instant) -> None:
+    """`appliance.resumed`: the log can be written again, and this record is the proof; `since` then it could not.
 
     Raises:
         SignerError: AUDIT_UNAVAILABLE; it cannot.
     """
+    fields = {"since": format_instant(since)}
     async with store.transaction() as transaction:
-        transaction.append([Entry("appliance.resumed", {})], not_before(clock(), transaction.last_time))
+        transaction.append([Entry("appliance.resumed", fields)], not_before(clock(), transaction.last_time))
 
 
 async def record_start(store: Store, clock: Callable[[], Instant], version: str, interrupted: int) -> None:

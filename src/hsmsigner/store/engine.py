@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, Pool, QueuePool, StaticPool, create_engine, event
+
+_log = logging.getLogger(__name__)
 
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -46,6 +50,24 @@ def open_reader(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def write_back(engine: Engine) -> bool:
+    """Have all of the WAL in the database file and on the disk, and begin the WAL anew; False when that cannot be.
+
+    Somebody who reads an older state of the store (a backup) is in the way.
+    """
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        row = cursor.fetchone()
+    except sqlite3.Error as error:
+        _log.warning("the WAL cannot be written back: %s", error)
+        return False
+    finally:
+        connection.close()
+    return row is not None and not row[0]
 
 
 def migrate(engine: Engine) -> None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, RootTransaction, make_url
+from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.key import KeyName
 from hsmsigner.errors import cannot_record
-from hsmsigner.store.engine import migrate, open_reader, open_writer
+from hsmsigner.operations.ports import TreeHead
+from hsmsigner.store.engine import migrate, open_reader, open_writer, write_back
+from hsmsigner.store.files import StoreFiles
 from hsmsigner.store.keys import read_signature_counts
 from hsmsigner.store.log import LogDamagedError, check_end
 from hsmsigner.store.migrations.backfill_0003 import BackfillError
@@ -27,6 +28,7 @@ from hsmsigner.store.reader import SqlLogReader
 from hsmsigner.store.threads import run_in
 from hsmsigner.store.tiles import OpenTile
 from hsmsigner.store.transaction import SqlTransaction
+from hsmsigner.store.tree import tree_of
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +47,11 @@ class SqlStore(SqlLogReader):
         self._writer: Engine | None = None
         # The writer's one connection, kept: taking it from the pool for every turn would be felt.
         self._connection: Connection | None = None
-        # Device and inode of the file we began with; None for a store that is no file.
-        self._identity: tuple[int, int] | None = None
+        self._files = StoreFiles(url)
+        # A commit failed: what the WAL holds may have reached the page cache alone.
+        self._is_doubtful = False
+        # The tree as it was last committed here; None before.
+        self._committed: TreeHead | None = None
         self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
         # What the last committed transaction left of the tile that is not full yet.
@@ -75,6 +80,7 @@ class SqlStore(SqlLogReader):
                 yield transaction
                 await self._commit(begun)
                 self._open_tile = transaction.open_tile
+                self._committed = transaction.tree_head
             except SQLAlchemyError as error:
                 raise cannot_record() from error
             finally:
@@ -90,7 +96,7 @@ class SqlStore(SqlLogReader):
         loop = asyncio.get_running_loop()
         until_s = loop.time() + LOCK_PATIENCE_S
         while self._connection is not None:
-            self._require_same_file()
+            await self._require_same_files()
             try:
                 return self._connection.begin()
             except SQLAlchemyError as error:
@@ -104,6 +110,7 @@ class SqlStore(SqlLogReader):
             await run_in(self._commit_thread, begun.commit)
         except SQLAlchemyError:
             # Nobody knows what a failed fsync left behind: this connection is never used again.
+            self._is_doubtful = True
             self._drop()
             raise
 
@@ -115,31 +122,64 @@ class SqlStore(SqlLogReader):
             except SQLAlchemyError:
                 self._drop()
 
-    def _require_same_file(self) -> None:
-        """See that the store's file is still there and still the one we began with.
+    async def _require_same_files(self) -> None:
+        """See that the store's files are still there and still those we opened.
 
         What is written to a file that was deleted or replaced is durable nowhere; and opening a new one in its place
-        would forget every quota. One stat per turn.
+        would forget every quota. A few microseconds per turn.
         """
-        if self._identity is not None and _identity(self._url) != self._identity:
-            self._drop()
-            _log.error("the store's file is gone or was replaced; put it back, or restart to accept the new one")
+        if not self._files.are_same():
+            _log.error("a file of the store is gone or was replaced; put it back")
+            await run_in(self._commit_thread, self._save_and_drop)
             raise cannot_record()
 
+    def _save_and_drop(self) -> None:
+        # What was committed into a deleted WAL is still in our hands, and in nobody else's.
+        if self._writer is not None:
+            write_back(self._writer)
+        self._drop()
+
     def _open(self) -> None:
-        self._require_same_file()
+        if not self._files.is_same_database():
+            _log.error("the store's file is gone or was replaced; put it back, or restart to accept the new one")
+            raise cannot_record()
         self._drop()
         self._writer, self._reader = open_writer(self._url), open_reader(self._url)
         try:
             _migrate(self._writer)
+            self._write_back(self._writer)
             with self._reader.begin() as connection:
                 check_end(connection)
+                self._require_committed(connection)
             self._connection = self._writer.connect()
-            self._identity = _identity(self._url)
+            self._files.keep()
+            self._is_doubtful = False
         except BaseException:
             # Nobody may write after a log that does not end as it was written, or into a schema half made.
             self._drop()
             raise
+
+    def _write_back(self, writer: Engine) -> None:
+        """Begin with an empty WAL; after a commit that failed, in any case.
+
+        A failed fsync is reported once; the pages then count as written though they are not. Behind such a hole in the
+        WAL nothing would survive a power cut.
+        """
+        if not write_back(writer) and self._is_doubtful:
+            raise cannot_record()
+
+    def _require_committed(self, connection: Connection) -> None:
+        """See that what was committed here is still there: signatures were released for it (P3)."""
+        head = self._committed
+        if head is None:
+            return
+        try:
+            is_there = tree_of(connection, head.size).root() == head.root_hash
+        except LookupError:
+            is_there = False
+        if not is_there:
+            _log.error("the store lost records that were committed (%d at least); put the whole store back", head.size)
+            raise cannot_record()
 
     def _drop(self) -> None:
         self._connection = None
@@ -147,15 +187,6 @@ class SqlStore(SqlLogReader):
             if engine is not None:
                 engine.dispose()
         self._writer = self._reader = None
-
-
-def _identity(url: str) -> tuple[int, int] | None:
-    path = make_url(url).database
-    try:
-        status = os.stat(path) if path else None  # noqa: PTH116 - measured: Path.stat costs twice as much
-    except OSError:
-        return (0, 0)
-    return (status.st_dev, status.st_ino) if status else None
 
 
 def _migrate(engine: Engine) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import http.client
 import io
+import socket
 import ssl
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,8 @@ _CHUNK = 16 * 1024
 # Between two looks at an answer that is not whole yet: who sends it in bytes must not keep the event loop busy.
 _BREATH_S = 0.01
 _AGENT = "hsmsigner"
+_CONNECT_S = 3.0
+_MOST_ADDRESSES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,7 @@ async def exchange(
 
 
 async def _exchange(endpoint: Endpoint, request: bytes) -> Reply | Fault:
-    tls = tls_context() if endpoint.scheme == "https" else None
-    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=tls)
+    reader, writer = await _connect(endpoint)
     try:
         writer.write(request)
         # No drain: a server may answer without having read it all.
@@ -119,6 +121,26 @@ async def _exchange(endpoint: Endpoint, request: bytes) -> Reply | Fault:
     finally:
         # Not waited for: nothing that comes now matters, and a peer may never say goodbye.
         writer.transport.abort()
+
+
+async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first address that answers: one that swallows packets must not hide the next."""
+    tls = tls_context() if endpoint.scheme == "https" else None
+    named = endpoint.host if tls is not None else None
+    failure = OSError("the name has no address")
+    for address in (await resolve(endpoint.host, endpoint.port))[:_MOST_ADDRESSES]:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                return await asyncio.open_connection(address, endpoint.port, ssl=tls, server_hostname=named)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Addresses of a host, in the resolver's order."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
 
 
 @lru_cache(maxsize=1)
