@@ -40,7 +40,7 @@ class Health:
         self,
         token: Token,
         can_record: Callable[[], bool],
-        missing_pairs: Callable[[], list[KeyVersion]],
+        missing_pairs: Callable[[], list[KeyVersion]] = list,
         may_use_token: Callable[[], bool] = lambda: True,
     ) -> None:
         self._token = token
