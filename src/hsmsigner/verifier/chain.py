@@ -44,15 +44,21 @@ class Links:
         if fields.get("previous_hash") != self.previous_hash:
             raise VerificationError("previous_hash", sequence, self._broken(sequence, fields.get("previous_hash")))
         time = fields.get("time")
+        # Many records of one commit have one time.
+        if time != self.last_time or not time:
+            self._check_time(sequence, time)
+        leaf = sha256(b"\x00" + record).digest()
+        self.previous_hash = leaf.hex()
+        return fields, leaf
+
+    def _check_time(self, sequence: int, time: object) -> None:
         if not isinstance(time, str) or not TIME.fullmatch(time):
             raise VerificationError("time", sequence, f"record {sequence} has no valid time: {shown(time)}")
         if time < self.last_time:
             raise VerificationError(
                 "time", sequence, f"time runs backwards at record {sequence}: {time} after {self.last_time}"
             )
-        leaf = sha256(b"\x00" + record).digest()
-        self.last_time, self.previous_hash = time, leaf.hex()
-        return fields, leaf
+        self.last_time = time
 
     def _broken(self, sequence: int, found: object) -> str:
         if sequence == 0:

@@ -39,10 +39,12 @@ def parse_object(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    text = content.decode()
+    text = content.decode().strip()
     if text.count("[") + text.count("{") > _DEEPEST:
         _refuse_deep(text)
-    fields = _decode(text)
+    fields, end = _decode(text)
+    if end != len(text):
+        raise ValueError("it goes on after its end")
     if not isinstance(fields, dict):
         raise ValueError("it is no object")  # noqa: TRY004 - one kind of error for all that it may be
     return fields
@@ -83,4 +85,4 @@ def _no_constant(text: str) -> object:
 
 
 # One decoder, made once: json.loads with options builds a new one for every call.
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).raw_decode

@@ -26,6 +26,8 @@ class Meaning:
         self.faults: list[VerificationError] = []
         self.types: Counter[str] = Counter()
         self._judged_to = begin
+        # Of the record at hand: many of one commit have one time.
+        self._time, self._now = "", 0
         is_partial = begin > 0
         policies, self.keys = Policies(is_partial=is_partial), Keys(is_partial=is_partial)
         rules = (policies, self.keys, OwnUses(self.keys, is_partial=is_partial), Quotas(policies), Requests(begin))
@@ -48,14 +50,17 @@ class Meaning:
         self.types[kind if judges or len(self.types) < MOST_FAULTS else "others"] += 1
         if judges is None or len(self.faults) >= MOST_FAULTS:
             return
-        try:
-            now = microseconds(fields["time"])
-        except ValueError:
-            self._add(VerificationError("time", sequence, f"record {sequence} has a time that never was"))
-            return
+        time = fields["time"]
+        if time != self._time:
+            try:
+                self._time, self._now = time, microseconds(time)
+            except ValueError:
+                self._time = ""
+                self._add(VerificationError("time", sequence, f"record {sequence} has a time that never was"))
+                return
         for judge in judges:
             try:
-                judge(sequence, fields, now)
+                judge(sequence, fields, self._now)
             except VerificationError as error:
                 self._add(error)
 
