@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import create_engine
-from sqlalchemy.exc import SQLAlchemyError
-
 from hsmsigner.config import Settings
 from hsmsigner.doctor.finding import Finding, fault, fine, warning
 from hsmsigner.operations.contradiction import compare
 from hsmsigner.operations.ports import TreeHead
-from hsmsigner.store.damage import LogDamagedError
-from hsmsigner.store.state import read_size
-from hsmsigner.store.tree import tree_of
-from hsmsigner.transparency.merkle import EMPTY_ROOT
+from hsmsigner.store.inspection import StoreUnreadableError, read_heads
 
 _CHECK = "rollback"
 _SQLITE = "sqlite:///"
@@ -28,10 +22,9 @@ def check_memory(settings: Settings, remembered: TreeHead | None) -> Iterator[Fi
         return
     database = Path(settings.store_url.removeprefix(_SQLITE))
     try:
-        found, root_then = _read(database, 0 if remembered is None else remembered.size)
-    except (SQLAlchemyError, LogDamagedError) as error:
-        what = "damaged" if isinstance(error, LogDamagedError) else "not one this program can read, or was never opened"
-        yield fault(_CHECK, f"{database} cannot be compared with the token: its log is {what}", "restore a backup")
+        found, root_then = read_heads(database, 0 if remembered is None else remembered.size)
+    except StoreUnreadableError as error:
+        yield fault(_CHECK, f"{database} cannot be compared with the token: it {error}", "restore a backup")
         return
     if remembered is None:
         yield _nothing_remembered(found)
@@ -54,18 +47,3 @@ def _nothing_remembered(found: TreeHead) -> Finding:
         "is it the token that was used with this store? If it is new, its keys are new too; the next start says it in "
         "the log (`log.memory_missing`) and has it remember",
     )
-
-
-def _read(database: Path, size_then: int) -> tuple[TreeHead, bytes]:
-    """The log's head, and its root when it had that size (empty when it never had)."""
-    if not database.exists():
-        return TreeHead(0, EMPTY_ROOT), EMPTY_ROOT if not size_then else b""
-    # mode=ro: a doctor must not make or change a store.
-    engine = create_engine(f"sqlite:///file:{database}?mode=ro&uri=true", hide_parameters=True)
-    try:
-        with engine.connect() as connection:
-            size = read_size(connection)
-            head = TreeHead(size, tree_of(connection, size).root())
-            return head, tree_of(connection, size_then).root() if size_then <= size else b""
-    finally:
-        engine.dispose()
