@@ -141,6 +141,16 @@ def test_the_loop_makes_one_as_soon_as_enough_records_are_durable(tmp_path: Path
     run(scenario)
 
 
+def test_an_appliance_that_stops_before_it_had_a_key_makes_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.checkpoints.stop()
+
+            assert (signer.token.keys, record_types(signer.database)) == ({}, ["policy.published"])
+
+    run(scenario)
+
+
 def test_while_the_token_is_away_nothing_is_written_and_then_the_same_one_is_made(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path) as signer:

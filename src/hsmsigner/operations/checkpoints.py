@@ -130,9 +130,12 @@ class Checkpoints:
 
     async def stop(self) -> None:
         """Make a last one if the log grew, and let another frontend go on; call it when `run` has ended."""
+        # Whoever stops before there was a key does not begin to make one.
+        has_key = self._governance.newest.key(LOG_KEY) is not None
         try:
             async with asyncio.timeout(_STOP_PATIENCE_S):
-                await self.round(is_forced=True)
+                if has_key:
+                    await self.round(is_forced=True)
                 async with self._store.transaction() as transaction:
                     if self._is_holder:
                         transaction.leases.take(LEASE, self._holder, self._clock(), 0)
