@@ -28,7 +28,7 @@ from hsmsigner.errors import ConfigurationError, SignerError
 from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
 from hsmsigner.operations.certificates import Certificates
-from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, require_origin
+from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
@@ -36,7 +36,7 @@ from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.guarded_token import GuardedToken
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
-from hsmsigner.operations.log_key import LogKey
+from hsmsigner.operations.log_key import LogKey, require_origin
 from hsmsigner.operations.log_status import LogSources
 from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.patience import Patience
@@ -127,6 +127,7 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
         rules=CheckpointRules(audit.origin, audit.checkpoint_records, audit.checkpoint_interval_s),
         holder=holder,
         observers=(memory.on_signed, pushing.on_signed, witnessing.on_signed),
+        gate=token.refusal,
     )
     sealing = Sealing(store, governance, wall_clock)
     health = Health(

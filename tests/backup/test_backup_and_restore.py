@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from hsmsigner.backup import restore_backup, take_backup
-from hsmsigner.backup.copies import inspect_store
 from hsmsigner.config import load_settings
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.record import Entry
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.provision import initialise_state
 from hsmsigner.state_lock import take_lock
+from hsmsigner.store.inspection import inspect_store
 from hsmsigner.store.unit_of_work import SqlStore
 from tests.builder import read_log
 

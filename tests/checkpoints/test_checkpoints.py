@@ -17,9 +17,9 @@ from hsmsigner.domain.key import LOG_KEY, CkaId
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.record import Entry
 from hsmsigner.errors import ConfigurationError, Reason, SignerError
-from hsmsigner.operations.checkpoints import CheckpointRules, ContradictionError, require_origin
+from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, ContradictionError
 from hsmsigner.operations.key_changes import Cause, WantedRotation
-from hsmsigner.operations.log_key import vkeys
+from hsmsigner.operations.log_key import LogKey, require_origin, vkeys
 from hsmsigner.operations.ports import Checkpoint, PendingKey, RequestKey, SignOutcome, SignStatus
 from tests.builder import OPERATOR, Signer, fresh_id, make_signer, record_types
 from tests.checkpoints.notes import check_checkpoints, checkpoints, records, signers
@@ -137,6 +137,31 @@ def test_the_loop_makes_one_as_soon_as_enough_records_are_durable(tmp_path: Path
             # The lease is free again: whoever starts next need not wait.
             await grow(signer)
             assert await signer.checkpoints.round() is not None
+
+    run(scenario)
+
+
+def test_an_appliance_that_stops_before_it_had_a_key_makes_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.checkpoints.stop()
+
+            assert (signer.token.keys, record_types(signer.database)) == ({}, ["policy.published"])
+
+    run(scenario)
+
+
+def test_before_the_log_was_compared_with_the_tokens_memory_nothing_is_begun(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            closed = SignerError(Reason.AUDIT_UNAVAILABLE, "not compared yet")
+            parts = signer.store, signer.token, signer.governance, signer.clock
+            log_key = LogKey(*parts[:3], signer.keys, ORIGIN)
+            maker = Checkpoints(*parts, log_key, growth=signer.growth, rules=SELDOM, holder="one", gate=lambda: closed)
+            with pytest.raises(SignerError, match="not compared yet"):
+                await maker.round()
+
+            assert (checkpoints(signer.database), record_types(signer.database)) == ([], ["policy.published"])
 
     run(scenario)
 

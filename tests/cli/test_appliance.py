@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -299,17 +300,13 @@ def test_changed_record_is_found_by_audit_verify(tmp_path: Path) -> None:
         appliance.wait_until_ready()
         line.answer("operator", "keys", "create", "settlement-eu")
         line.answer("engine", "sign", PAYMENT, "--key", "keys/settlement-eu")
-        appliance.stop()
-    with sqlite3.connect(state / "store.sqlite3") as connection:
-        sequence, record = connection.execute(
-            "SELECT sequence, record FROM audit_records WHERE CAST(record AS TEXT) LIKE '%sign.authorized%'"
-        ).fetchone()
-        forged = bytes(record).replace(b"settlement/engine-1", b"settlement/engine-9")
-        connection.execute("UPDATE audit_records SET record = ? WHERE sequence = ?", (forged, sequence))
-    connection.close()
-
-    with (tmp_path / "log").open("ab") as log, ApplianceProcess(state, log=log) as appliance:
-        appliance.wait_until_ready()
+        # While it runs: at its next start the appliance itself would find that one of its newest records was changed.
+        with closing(sqlite3.connect(state / "store.sqlite3")) as connection, connection:
+            sequence, record = connection.execute(
+                "SELECT sequence, record FROM audit_records WHERE CAST(record AS TEXT) LIKE '%sign.authorized%'"
+            ).fetchone()
+            forged = bytes(record).replace(b"settlement/engine-1", b"settlement/engine-9")
+            connection.execute("UPDATE audit_records SET record = ? WHERE sequence = ?", (forged, sequence))
         done = line.run("auditor", "audit", "verify", "--json")
 
     assert done.returncode == ExitCode.VERIFICATION, done

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hsmsigner.api.health import Health
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.key import CkaId
 from hsmsigner.domain.record import Entry
@@ -19,7 +20,7 @@ from hsmsigner.operations.guarded_token import GuardedToken
 from hsmsigner.operations.ports import Checkpoint, SignStatus, SignTask, TreeHead
 from hsmsigner.operations.token_memory import LogRolledBackError, MemoryRules, TokenMemory
 from hsmsigner.store.unit_of_work import SqlStore
-from tests.builder import read_log
+from tests.builder import make_signer, read_log
 from tests.fakes import FakeClock, FakeToken, new_key
 
 ORIGIN = "log.example/test"
@@ -120,6 +121,34 @@ def test_nothing_is_signed_made_or_destroyed_before_the_comparison(database: Pat
             token.connected = True
             await running.memory.round()
             assert await running.signs()
+
+    run(scenario())
+
+
+def test_until_the_comparison_requests_are_refused_unrecorded_and_health_says_so(
+    tmp_path: Path, token: FakeToken
+) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            guarded = GuardedToken(token)
+            memory = TokenMemory(signer.store, guarded, signer.clock, MemoryRules(ORIGIN, 0.0))
+            signer.committer._gates = (guarded.refusal,)
+            health = Health(token, lambda: True, lambda: guarded.refusal() is None)
+            before = read_log(signer.database)
+
+            with pytest.raises(SignerError) as caught:
+                await signer.sign()
+            await health.check()
+
+            assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
+            assert read_log(signer.database) == before
+            assert health._shown[""] is health._shown["hsmsigner.v1.SigningService"] is False
+            assert health._shown["hsmsigner.v1.AuditService"] is True
+            await memory.round()
+            await health.check()
+            assert health._shown[""] is True
+            assert (await signer.sign()).signature
 
     run(scenario())
 

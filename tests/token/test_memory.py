@@ -9,9 +9,10 @@ import json
 import pytest
 
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.ports import TreeHead
+from hsmsigner.operations.ports import SignStatus, TreeHead
 from hsmsigner.token.client import TokenClient
 from hsmsigner.token.memory import LogMemory
+from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm, Worker, until
 from tests.token.other_client import ask_token
 
@@ -105,6 +106,36 @@ def test_logs_on_one_token_do_not_disturb_each_other_whatever_the_length_of_thei
         assert [await client.recall(origin) for origin in long_names] == [head(5), head(6)]
 
     shared_hsm.ask(use)
+
+
+def test_signing_goes_on_while_the_token_is_told_and_asked_of_the_log(hsm: SoftHsm, worker: Worker) -> None:
+    async def use(client: TokenClient) -> None:
+        key, is_over, signed = await new_key(client), asyncio.Event(), 0
+
+        async def load() -> None:
+            nonlocal signed
+            while not is_over.is_set():
+                outcomes = await client.sign([key.task(b"%d" % number) for number in range(32)])
+                assert {outcome.status for outcome in outcomes} == {SignStatus.SIGNED}
+                signed += len(outcomes)
+
+        async def recall() -> None:
+            while not is_over.is_set():
+                assert await client.recall(ORIGIN) is not None
+
+        await client.remember(ORIGIN, head(1))
+        async with asyncio.TaskGroup() as group:
+            for work in (load, load, recall, recall):
+                group.create_task(work())
+            for size in range(2, 60):
+                await client.remember(ORIGIN, head(size))
+            is_over.set()
+        assert signed > 100
+        assert client.connections == 1
+
+    hsm.ask(use)
+    assert worker.stop() == 0
+    assert len(ask_token(hsm, "data_objects")) == 1
 
 
 def test_that_nothing_is_remembered_is_said_only_of_a_freshly_opened_token(hsm: SoftHsm, worker: Worker) -> None:

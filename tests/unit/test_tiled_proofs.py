@@ -27,7 +27,9 @@ sizes = st.one_of(st.sampled_from(EDGES), st.integers(0, MOST))
 def test_an_edge_that_is_extended_is_one_that_was_appended_to(before: int, more: int) -> None:
     edge = RightEdge().extend(LEAVES[:before])
     assert edge.root() == NAIVE.root(before)
-    extended = edge.extend(LEAVES[before : before + more])
+    roots: list[bytes] = []
+    extended = edge.extend(LEAVES[before : before + more], roots)
+    assert roots == _ROOTS[before // TILE_SIZE : (before + more) // TILE_SIZE]
     for leaf in LEAVES[before : before + more]:
         edge = edge.append(leaf)
     assert extended == edge

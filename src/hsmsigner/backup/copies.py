@@ -8,21 +8,13 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-
-from sqlalchemy import create_engine, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.backup.manifest import FileEntry
 from hsmsigner.config import Settings
 from hsmsigner.errors import ConfigurationError
-from hsmsigner.operations.ports import TreeHead
-from hsmsigner.store.log import LogDamagedError, check_end
-from hsmsigner.store.schema import checkpoints, policy_revisions
-from hsmsigner.store.state import read_size
-from hsmsigner.store.tree import tree_of
+from hsmsigner.store.inspection import StoreState, StoreUnreadableError, inspect_store
 
 Progress = Callable[[str], None]
 
@@ -30,15 +22,6 @@ _SQLITE = "sqlite:///"
 _CHUNK = 2**20
 _PAGES_AT_ONCE = 4096
 _BUSY_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class StoreState:
-    """What a store that was opened and checked holds."""
-
-    head: TreeHead
-    checkpoint_size: int
-    policy_revision: int
 
 
 def database_of(settings: Settings) -> Path:
@@ -74,41 +57,16 @@ def copy_store(source: Path, target: Path, progress: Progress) -> None:
         old.backup(new, pages=_PAGES_AT_ONCE, progress=report, sleep=0)
 
 
-def inspect_store(database: Path) -> StoreState:
-    """Open a store that nobody uses, see that it is whole and that its log ends as it was written.
+def require_whole(database: Path) -> StoreState:
+    """See that a store which nobody uses is whole, and that its log ends as it was written.
 
     Raises:
         ConfigurationError: it is not so.
     """
-    # immutable: nothing is written beside it, not even an index of a WAL.
-    engine = create_engine(f"sqlite:///file:{database}?immutable=1&uri=true", hide_parameters=True)
     try:
-        with engine.connect() as connection:
-            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-            if verdict != "ok":
-                raise ConfigurationError(f"{database} is damaged: {verdict}")
-            check_end(connection)
-            size = read_size(connection)
-            head = TreeHead(size, tree_of(connection, size).root())
-            newest = connection.execute(select(func.max(checkpoints.c.size)).where(checkpoints.c.note != "")).scalar()
-            revision = connection.execute(select(func.max(policy_revisions.c.revision))).scalar()
-            return StoreState(head, newest or 0, revision or 0)
-    except SQLAlchemyError as error:
-        raise ConfigurationError(f"{database} is not a store of this program's version") from error
-    except LogDamagedError as error:
-        raise ConfigurationError(f"{database} is damaged: {error}") from error
-    finally:
-        engine.dispose()
-
-
-def root_then(database: Path, size: int) -> bytes:
-    """The root that the log of a store, which was inspected, had at a size; empty when it never had it."""
-    engine = create_engine(f"sqlite:///file:{database}?immutable=1&uri=true", hide_parameters=True)
-    try:
-        with engine.connect() as connection:
-            return tree_of(connection, size).root() if size <= read_size(connection) else b""
-    finally:
-        engine.dispose()
+        return inspect_store(database)
+    except StoreUnreadableError as error:
+        raise ConfigurationError(f"{database} {error}") from error
 
 
 def write_file(path: Path, source: BinaryIO, progress: Progress | None = None, expected: int = 0) -> FileEntry:

@@ -13,11 +13,9 @@ from typing import BinaryIO
 
 from hsmsigner.backup.copies import (
     Progress,
-    StoreState,
     database_of,
     hash_file,
-    inspect_store,
-    root_then,
+    require_whole,
     sync_folder,
     write_file,
 )
@@ -27,6 +25,7 @@ from hsmsigner.doctor.token_probe import ProbeError, probe_token, remembered_in
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.operations.contradiction import Contradiction, compare
 from hsmsigner.state_lock import take_lock
+from hsmsigner.store.inspection import StoreState, read_heads
 
 _SIDE_FILES = ("-wal", "-shm")
 
@@ -133,7 +132,7 @@ def _swap(
         if write_file(arriving, source, progress, manifest.files[STORE].bytes) != manifest.files[STORE]:
             raise ConfigurationError(f"the backup's {STORE} is not what its manifest says; it was damaged")
         progress("checking the store")
-        _require_state(inspect_store(arriving), manifest)
+        _require_state(require_whole(arriving), manifest)
         set_aside = _set_aside(database) if database.exists() else None
         # Atomic: at every moment there is the old store or the new one.
         arriving.replace(database)
@@ -193,5 +192,4 @@ def _ask_token(config: Path, database: Path) -> tuple[int | None, str, Contradic
         return None, str(error), None
     if remembered is None:
         return None, "", None
-    head = inspect_store(database).head
-    return remembered.size, "", compare(remembered, head, root_then(database, remembered.size))
+    return remembered.size, "", compare(remembered, *read_heads(database, remembered.size))

@@ -16,7 +16,7 @@ from hsmsigner.backup.copies import (
     copy_store,
     database_of,
     hash_file,
-    inspect_store,
+    require_whole,
     sync_folder,
     write_file,
 )
@@ -63,7 +63,7 @@ def take_backup(config: Path, out: Path, now: datetime, progress: Progress) -> t
 
 
 def _describe(building: Path, config: Path, policy: Path, origin: str, now: datetime) -> Manifest:
-    state = inspect_store(building / STORE)
+    state = require_whole(building / STORE)
     files = {STORE: hash_file(building / STORE)}
     for name, path in ((SETTINGS, config), (POLICY, policy)):
         with path.open("rb") as source:

@@ -165,7 +165,8 @@ class Demo:
 
     def _verify_the_log(self) -> None:
         records = self._records()
-        counts = Counter(record["type"] for record in records)
+        # Without those about the log's own key, which the appliance makes when it likes.
+        counts = Counter(record["type"] for record in records if record.get("key") != "keys/audit-log")
         expected = {"key.created": 1, "key.continuity": 1, "sign.authorized": 5, "sign.completed": 5}
         _check(
             all(counts[kind] == count for kind, count in expected.items()) and counts["sign.denied"] > 0,

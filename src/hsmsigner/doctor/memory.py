@@ -9,7 +9,7 @@ from hsmsigner.config import Settings
 from hsmsigner.doctor.finding import Finding, fault, fine, warning
 from hsmsigner.operations.contradiction import compare
 from hsmsigner.operations.ports import TreeHead
-from hsmsigner.store.peek import StoreUnreadableError, peek_at_log
+from hsmsigner.store.inspection import StoreUnreadableError, read_heads
 
 _CHECK = "rollback"
 _SQLITE = "sqlite:///"
@@ -22,9 +22,9 @@ def check_memory(settings: Settings, remembered: TreeHead | None) -> Iterator[Fi
         return
     database = Path(settings.store_url.removeprefix(_SQLITE))
     try:
-        found, root_then = peek_at_log(database, 0 if remembered is None else remembered.size)
+        found, root_then = read_heads(database, 0 if remembered is None else remembered.size)
     except StoreUnreadableError as error:
-        yield fault(_CHECK, f"{database} cannot be compared with the token: its log is {error}", "restore a backup")
+        yield fault(_CHECK, f"{database} cannot be compared with the token: it {error}", "restore a backup")
         return
     if remembered is None:
         yield _nothing_remembered(found)

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant, not_before
 from hsmsigner.domain.key import LOG_KEY, KeyVersion
-from hsmsigner.errors import ConfigurationError, Reason, SignerError
+from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.jobs import sign_task
 from hsmsigner.operations.log_key import LogKey, note_key, note_signature, signing_version
 from hsmsigner.operations.ports import Checkpoint, SignStatus, Store, Token, Transaction
-from hsmsigner.transparency.checkpoint import CheckpointBody, parse_checkpoint
-from hsmsigner.transparency.note import NoteError, write_note
+from hsmsigner.transparency.checkpoint import CheckpointBody
+from hsmsigner.transparency.note import write_note
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,11 @@ _LONGEST_PAUSE_FOR_TOKEN_S = 5.0
 # Whoever is told of a checkpoint and takes longer must not keep the next one from being made.
 _OBSERVER_PATIENCE_S = 30.0
 _STOP_PATIENCE_S = 5.0
+_PASSING = frozenset({Reason.TOKEN_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE})
 
 Observer = Callable[[Checkpoint], Awaitable[None]]
+# Says why nothing may be signed now; None when it may.
+Gate = Callable[[], SignerError | None]
 
 
 class ContradictionError(Exception):
@@ -73,6 +76,7 @@ class Checkpoints:
         rules: CheckpointRules,
         holder: str,
         observers: Sequence[Observer] = (),
+        gate: Gate = lambda: None,
     ) -> None:
         self._store = store
         self._token = token
@@ -83,6 +87,7 @@ class Checkpoints:
         self._rules = rules
         self._holder = holder
         self._observers = tuple(observers)
+        self._gate = gate
         self._is_holder = False
         # The size of the newest checkpoint as last seen, and when (event loop's time) it is too old.
         self._newest_size = 0
@@ -118,6 +123,8 @@ class Checkpoints:
             return None
         if not self._token.connected:
             raise SignerError(Reason.TOKEN_UNAVAILABLE, "the token cannot be reached, so no checkpoint can be signed")
+        if (refusal := self._gate()) is not None:
+            raise refusal
         await self._log_key.ensure()
         begun = await self._begin()
         if begun is None:
@@ -130,9 +137,12 @@ class Checkpoints:
 
     async def stop(self) -> None:
         """Make a last one if the log grew, and let another frontend go on; call it when `run` has ended."""
+        # Whoever stops before there was a key does not begin to make one.
+        has_key = self._governance.newest.key(LOG_KEY) is not None
         try:
             async with asyncio.timeout(_STOP_PATIENCE_S):
-                await self.round(is_forced=True)
+                if has_key:
+                    await self.round(is_forced=True)
                 async with self._store.transaction() as transaction:
                     if self._is_holder:
                         transaction.leases.take(LEASE, self._holder, self._clock(), 0)
@@ -230,34 +240,14 @@ class Checkpoints:
         self._pause_s, self._trouble = 0.0, ""
 
     def _troubled(self, error: SignerError | ContradictionError) -> None:
-        is_away = isinstance(error, SignerError) and error.reason is Reason.TOKEN_UNAVAILABLE
+        is_away = isinstance(error, SignerError) and error.reason in _PASSING
         longest_s = _LONGEST_PAUSE_FOR_TOKEN_S if is_away else _LONGEST_PAUSE_S
+        is_first = not self._pause_s
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), longest_s)
-        # Said once, not every few seconds.
-        if str(error) != self._trouble:
+        # Said once, not every few seconds; and at a start everybody waits for the token for a moment.
+        if str(error) != self._trouble and not (is_away and is_first):
             self._trouble = str(error)
             _log.log(logging.WARNING if is_away else logging.ERROR, "no checkpoint is being made: %s", error)
-
-
-async def require_origin(store: Store, origin: str) -> None:
-    """See that the log still has the name that its checkpoints begin with.
-
-    Raises:
-        ConfigurationError: it has another one.
-        SignerError: AUDIT_UNAVAILABLE.
-    """
-    newest = await store.read_newest_checkpoint()
-    if newest is None:
-        return
-    try:
-        named = parse_checkpoint(newest.note).origin
-    except NoteError as error:
-        raise ConfigurationError(f"the checkpoint of {newest.size} records in the store is damaged: {error}") from error
-    if named != origin:
-        raise ConfigurationError(
-            f"the log's checkpoints begin with {named}, but `audit.origin` is {origin}: "
-            f"set it to {named}; a log never changes its name, or every proof given so far would be worthless"
-        )
 
 
 @dataclass(frozen=True, slots=True)

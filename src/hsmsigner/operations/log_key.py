@@ -1,4 +1,4 @@
-"""The log's own key: made by the appliance itself, found again after every crash, and never anybody else's."""
+"""The log's own key and name: made by the appliance itself, found again after every crash, never anybody else's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from hsmsigner.domain.formats import encode_der
 from hsmsigner.domain.key import LOG_KEY, Key, KeyState, KeyVersion
 from hsmsigner.domain.principal import APPLIANCE
 from hsmsigner.domain.signing import RequestId
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import ConfigurationError, Reason, SignerError
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.ports import Store, Token
-from hsmsigner.transparency.note import KeyType, NoteKey
+from hsmsigner.transparency.checkpoint import parse_checkpoint
+from hsmsigner.transparency.note import KeyType, NoteError, NoteKey
 
 ED25519 = ALGORITHMS["ED25519"]
 P256 = ALGORITHMS["ECDSA_P256_SHA256"]
@@ -92,3 +93,24 @@ def signing_version(key: Key) -> KeyVersion:
         message = f"{version.name} is {version.state.value}, so no checkpoint can be signed; rotate {LOG_KEY}"
         raise SignerError(Reason.KEY_NOT_ACTIVE, message)
     return version
+
+
+async def require_origin(store: Store, origin: str) -> None:
+    """See that the log still has the name that its checkpoints begin with.
+
+    Raises:
+        ConfigurationError: it has another one.
+        SignerError: AUDIT_UNAVAILABLE.
+    """
+    newest = await store.read_newest_checkpoint()
+    if newest is None:
+        return
+    try:
+        named = parse_checkpoint(newest.note).origin
+    except NoteError as error:
+        raise ConfigurationError(f"the checkpoint of {newest.size} records in the store is damaged: {error}") from error
+    if named != origin:
+        raise ConfigurationError(
+            f"the log's checkpoints begin with {named}, but `audit.origin` is {origin}: "
+            f"set it to {named}; a log never changes its name, or every proof given so far would be worthless"
+        )

@@ -57,7 +57,7 @@ def signature_prefixes(records: Sequence[Described]) -> bytes:
 
 def request_prefix(request_id: str) -> bytes:
     """First bytes of SHA-256 of a request_id: clients choose ids, and could choose many that begin alike."""
-    return hashlib.sha256(request_id.encode(errors="surrogatepass")).digest()[:PREFIX_SIZE]
+    return hashlib.sha256(request_id.encode("utf-8", "surrogatepass")).digest()[:PREFIX_SIZE]
 
 
 def _from_hex(digits: str) -> bytes:

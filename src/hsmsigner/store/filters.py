@@ -16,6 +16,13 @@ from hsmsigner.store.schema import audit_records, record_kinds
 _VERSIONS = "/versions/"
 # Types that announce what is about to be done. `appliance.started` says what was.
 _ANNOUNCING = (".requested", "authorized", "_started")
+# What the bytes of every record with this outcome hold one of. Those with DONE have nothing in common.
+_MARKS = {
+    Outcome.DENIED: ('"type":"sign.denied"',),
+    Outcome.INTERRUPTED: ('"type":"sign.interrupted"',),
+    Outcome.FAILED: ('failed"',),
+    Outcome.ANNOUNCED: tuple(f'{end}"' for end in _ANNOUNCING),
+}
 
 
 def outcome_of(kind: str) -> Outcome:
@@ -63,6 +70,9 @@ def byte_conditions(wanted: LogFilter) -> list[ColumnElement[bool]]:
     if wanted.types:
         ends = ((one, "" if one.endswith(".") else '"') for one in wanted.types)
         conditions.append(or_(*(has_bytes(f'"type":"{one}{end}') for one, end in ends)))
+    marks = _MARKS.get(wanted.outcome) if wanted.outcome else None
+    if marks:
+        conditions.append(or_(*map(has_bytes, marks)))
     return conditions
 
 

@@ -20,7 +20,7 @@ from hsmsigner.store.retention import SqlRetention
 from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
 from hsmsigner.store.state import LOG_STATE
-from hsmsigner.store.tiles import OpenTile, read_open_tile, write_tiles
+from hsmsigner.store.tiles import Appended, OpenTile, read_open_tile, write_tiles
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
@@ -75,14 +75,15 @@ class SqlTransaction:
         time, leaf = format_instant(now), self._last_leaf
         rows: list[tuple[int, bytes]] = []
         leaves: list[bytes] = []
+        roots: list[bytes] = []
         for sequence, entry in enumerate(entries, first):
             record = encode_record(entry, sequence, time, leaf)
             leaf = leaf_hash(record)
             rows.append((sequence, record))
             leaves.append(leaf)
         _INSERT_RECORD.run(self._connection, rows)
-        self._edge, self._last_leaf, self.last_time = self._edge.extend(leaves), leaf, now
-        self.open_tile = write_tiles(self._connection, tile, leaves, entries)
+        self._edge, self._last_leaf, self.last_time = self._edge.extend(leaves, roots), leaf, now
+        self.open_tile = write_tiles(self._connection, tile, Appended(leaves, entries, roots))
         self._save_state()
         return first
 

@@ -55,7 +55,7 @@ def read_hashes(connection: Connection, log_size: int, level: int, number: int) 
     else:
         records = connection.execute(_READ_LEAVES, {"start": TILE_SIZE * number}).scalars()
         hashes = [leaf_hash(record) for record in records if isinstance(record, bytes)]
-    if len(hashes) != count or any(len(one) != HASH_SIZE for one in hashes):
+    if len(hashes) != count or set(map(len, hashes)) != {HASH_SIZE}:
         raise LogDamagedError(f"tile {number} of level {level} of the audit log's tree is not as it was written")
     return hashes
 

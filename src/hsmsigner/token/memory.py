@@ -78,7 +78,9 @@ class TokenMemories:
         Raises:
             TokenError: the token could not be asked.
         """
-        return _highest([memory for _, memory in _find(session, origin)])
+        # An object that is destroyed while it is read would look like a token that was lost.
+        with self._writing:
+            return _highest([memory for _, memory in _find(session, origin)])
 
     def remember(self, session: TokenSession, origin: str, size: int, root_hash: bytes, *, is_rollback: bool) -> None:
         """Remember a log of `size` records with this root (32 bytes), and nothing older of the same origin.

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hsmsigner.transparency.merkle import EMPTY_ROOT, node_hash
+from hsmsigner.transparency.merkle import EMPTY_ROOT, TILE_HEIGHT, TILE_SIZE, node_hash
 
-TILE_HEIGHT = 8
-TILE_SIZE = 1 << TILE_HEIGHT
+__all__ = ["TILE_HEIGHT", "TILE_SIZE", "ReadTile", "TiledTree", "tile_root"]
 
 # Gets level and number of a tile; gives the hashes it has by now, at least those that the tree of the proof has.
 ReadTile = Callable[[int, int], Sequence[bytes]]

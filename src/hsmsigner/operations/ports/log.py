@@ -25,7 +25,8 @@ class Outcome(Enum):
 class LogFilter:
     """Which records are wanted; what is empty or None does not matter. All that is set must hold.
 
-    `key` is `keys/{key}` (with all its versions) or `keys/{key}/versions/{n}`. A type that ends in a dot stands for all
+    `key` is `keys/{key}` (with all its versions) or `keys/{key}/versions/{n}`, as the record's field `key` says it, or
+    its field `version` where the record tells of a version's life. A type that ends in a dot stands for all
     that begin so. Times are `start_time` <= time < `end_time`.
     """
 
@@ -81,11 +82,19 @@ class CheckpointTable(Protocol):
     """Checkpoints. Their sizes rise; size and root of one never change."""
 
     def insert(self, checkpoint: Checkpoint) -> None:
-        """Add one that is larger than all others, still without its note."""
+        """Add one that is larger than all others, still without its note.
+
+        Raises:
+            ValueError: it is not larger; the log never contradicts itself.
+        """
         ...
 
     def save_note(self, size: int, note: str, witnesses: int) -> None:
-        """Write the note of a checkpoint that is there."""
+        """Write the note of a checkpoint that is there.
+
+        Raises:
+            LookupError: it is not.
+        """
         ...
 
     def newest(self) -> Checkpoint | None:
@@ -139,11 +148,19 @@ class LogReader(Protocol):
         ...
 
     async def find_by_request(self, request_id: str) -> list[int]:
-        """Sequence numbers of all records about this request_id, in order; of any principal."""
+        """Sequence numbers of all records about this request_id that are here, in order; of any principal.
+
+        Raises:
+            SignerError: RECORDS_SEALED, when none is here and some may have been sealed.
+        """
         ...
 
     async def find_by_signature(self, signature_sha256: bytes) -> list[int]:
-        """Sequence numbers of all records with this `signature_sha256`, in order."""
+        """Sequence numbers of all records with this `signature_sha256`, in order.
+
+        Raises:
+            SignerError: RECORDS_SEALED, as above.
+        """
         ...
 
     async def root_at(self, size: int) -> bytes:
