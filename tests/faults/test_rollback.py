@@ -134,7 +134,7 @@ def test_until_the_comparison_requests_are_refused_unrecorded_and_health_says_so
             guarded = GuardedToken(token)
             memory = TokenMemory(signer.store, guarded, signer.clock, MemoryRules(ORIGIN, 0.0))
             signer.committer._gates = (guarded.refusal,)
-            health = Health(token, lambda: True, lambda: guarded.refusal() is None)
+            health = Health(token, lambda: True, may_use_token=lambda: guarded.refusal() is None)
             before = read_log(signer.database)
 
             with pytest.raises(SignerError) as caught:

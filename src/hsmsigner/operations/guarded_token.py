@@ -69,7 +69,7 @@ class GuardedToken:
         return await self._token.sign(tasks)
 
     async def generate(self, cka_id: CkaId, label: str, algorithm: SigningAlgorithm) -> TokenKeyPair:
-        """See `operations.ports.Token.generate`; AUDIT_UNAVAILABLE while closed."""
+        """See `operations.ports.Token.generate`; TOKEN_UNAVAILABLE while closed."""
         self._require_open()
         return await self._token.generate(cka_id, label, algorithm)
 
@@ -78,7 +78,7 @@ class GuardedToken:
         return await self._token.find(cka_id, algorithm, is_sure=is_sure)
 
     async def destroy(self, cka_id: CkaId, public_key: bytes, algorithm: SigningAlgorithm) -> None:
-        """See `operations.ports.Token.destroy`; AUDIT_UNAVAILABLE while closed."""
+        """See `operations.ports.Token.destroy`; TOKEN_UNAVAILABLE while closed."""
         self._require_open()
         await self._token.destroy(cka_id, public_key, algorithm)
 
@@ -96,4 +96,6 @@ class GuardedToken:
 
     def _require_open(self) -> None:
         if self._refusal is not None:
-            raise self._refusal
+            # For who makes or destroys a key it is as if the token were away: what was begun stays begun, and goes on.
+            message, retry_after_s = self._refusal.message, self._refusal.retry_after_s
+            raise SignerError(Reason.TOKEN_UNAVAILABLE, message, retry_after_s=retry_after_s)
