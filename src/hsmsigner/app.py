@@ -50,6 +50,7 @@ from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
 from hsmsigner.operations.token_memory import MemoryRules, TokenMemory
+from hsmsigner.operations.unwanted import discard_all
 from hsmsigner.operations.witnessing import Witnessing
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.log import LogDamagedError
@@ -169,7 +170,11 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     for work in (
         committer.run(),
         memory.run(),
-        _settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)),
+        _settle_with_token(
+            keys.finish_pending,
+            lambda: discard_all(store, token, governance, wall_clock),
+            lambda: compare_with_token(store, token, governance, wall_clock),
+        ),
         scheduler.run(),
         checkpoints.run(),
         witnessing.run(),
@@ -222,12 +227,12 @@ def _outside(store: SqlStore, audit: AuditSettings) -> tuple[Pushing, Witnessing
     return pushing, witnessing, gate
 
 
-async def _settle_with_token(keys: Keys, compare: Callable[[], Awaitable[object]]) -> None:
-    """Finish keys that were left half-made, then see what the token lacks; waits for both as long as needed."""
+async def _settle_with_token(*steps: Callable[[], Awaitable[object]]) -> None:
+    """Finish or remove what was left half-made, then see what the token lacks; waits for it as long as needed."""
     while True:
         try:
-            await keys.finish_pending()
-            await compare()
+            for step in steps:
+                await step()
         except SignerError as error:
             _log.info("store and token have to wait for each other: %s", error.message)
             await asyncio.sleep(_RETRY_EVERY_S)

@@ -76,6 +76,16 @@ def test_by_age_the_next_key_is_published_its_lead_ahead_and_the_old_one_lives_t
     run(scenario())
 
 
+async def watch(signer: Signer, ticks: FakeClock, seconds: float) -> str:
+    """Let time pass with a round of the scheduler at least every minute."""
+    while seconds > 0:
+        step = min(seconds, 50)
+        ticks.advance(step)
+        await pass_time(signer, step)
+        seconds -= step
+    return states(signer)
+
+
 def test_by_signatures(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path, policy=UNLIMITED) as signer:
@@ -187,18 +197,15 @@ def test_a_clock_that_jumps_ahead_destroys_nothing_if_it_is_set_right_within_the
 
             # Ten years ahead, for an hour less a moment; the log's own time stays there afterwards.
             assert await pass_time(signer, 3650 * 86_400) == "xA"
-            ticks.advance(3599.9)
-            assert await pass_time(signer, 3599.9) == "xA"
+            assert await watch(signer, ticks, 3599.9) == "xA"
             await signer.sign()
             assert await pass_time(signer, -3650 * 86_400) == "xA"
-            ticks.advance(10 * 3600)
-            assert await pass_time(signer, 10 * 3600) == "xA"
+            assert await watch(signer, ticks, 3600) == "xA"
             assert len(signer.token.keys) == 2
 
             # Its time really comes; it is destroyed once that was seen for the whole grace.
             assert await pass_time(signer, 30 * 86_400) == "xA"
-            ticks.advance(3600)
-            assert await pass_time(signer, 3600) == "-A"
+            assert await watch(signer, ticks, 3600) == "-A"
 
     run(scenario())
 
@@ -214,9 +221,8 @@ def test_a_version_that_was_scheduled_anew_is_not_destroyed_by_what_was_seen_of_
             assert await pass_time(signer, 31 * 86_400) == "xA"
             await signer.change(Verb.RESTORE, 1)
             await signer.change(Verb.SCHEDULE_DESTROY, 1)
-            ticks.advance(3600)
 
-            assert await pass_time(signer, 3600) == "xA"
+            assert await watch(signer, ticks, 3600) == "xA"
 
     run(scenario())
 

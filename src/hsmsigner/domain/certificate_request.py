@@ -9,14 +9,16 @@ import hashlib
 import re
 from base64 import encodebytes
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from asn1crypto import algos, core, csr, keys
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from hsmsigner.domain.algorithm import HashName, Padding, SigningAlgorithm
 from hsmsigner.domain.formats import encode_der
@@ -29,8 +31,19 @@ _LONGEST_US = 366 * 86_400 * MICROSECONDS_PER_SECOND
 _MOST_NAMES = 100
 _LONGEST_TEXT = 1000
 _DNS_NAME = re.compile(
-    r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE
+    r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
+    re.ASCII | re.IGNORECASE,
 )
+_ANY, _PRINTABLE, _ASCII = re.compile(r".*", re.DOTALL), re.compile(r"[A-Za-z0-9 '()+,./:=?-]*"), re.compile(r"[ -~]*")
+# Attributes that are no UTF8String (RFC 5280 appendix A.1): with other characters, nobody could read the request.
+_ALPHABETS = {
+    NameOID.COUNTRY_NAME: _PRINTABLE,
+    NameOID.JURISDICTION_COUNTRY_NAME: _PRINTABLE,
+    NameOID.SERIAL_NUMBER: _PRINTABLE,
+    NameOID.DN_QUALIFIER: _PRINTABLE,
+    NameOID.DOMAIN_COMPONENT: _ASCII,
+    NameOID.EMAIL_ADDRESS: _ASCII,
+}
 _OID = re.compile(r"[0-2](?:\.(?:0|[1-9][0-9]{0,17})){1,30}", re.ASCII)
 _KEY_USAGES = ("digital_signature", "content_commitment", "key_cert_sign", "crl_sign")
 _ALL_KEY_USAGES = (
@@ -175,7 +188,11 @@ def _subject(text: str) -> asn1_x509.Name:
     if len(text) > _LONGEST_TEXT:
         raise invalid_field("subject", f"must have at most {_LONGEST_TEXT} characters")
     try:
-        return asn1_x509.Name.load(x509.Name.from_rfc4514_string(text).public_bytes())
+        name = x509.Name.from_rfc4514_string(text)
+        for attribute in name:
+            if not _ALPHABETS.get(attribute.oid, _ANY).fullmatch(str(attribute.value)):
+                raise ValueError(attribute.oid.dotted_string)  # noqa: TRY301 - one answer for both
+        return asn1_x509.Name.load(name.public_bytes())
     except ValueError as error:
         raise invalid_field(
             "subject", "must be a distinguished name (RFC 4514), as in CN=settlement-eu,O=Bank,C=DE"
@@ -238,17 +255,21 @@ def _alternative_names(wanted: WantedCertificate) -> Iterator[x509.GeneralName]:
     for text in wanted.uris:
         yield x509.UniformResourceIdentifier(_checked_uri(text))
     for text in wanted.ip_addresses:
-        try:
-            yield x509.IPAddress(ip_address(text))
-        except ValueError as error:
-            raise invalid_field("ip_addresses", f"{text[:80]!r} is no address") from error
+        yield x509.IPAddress(_checked_ip_address(text))
     for text in wanted.email_addresses:
         try:
-            if "@" not in text:
+            if "@" not in text or not text.isprintable() or " " in text:
                 raise ValueError(text)  # noqa: TRY301 - one answer for both
             yield x509.RFC822Name(text)
         except ValueError as error:
             raise invalid_field("email_addresses", f"{text[:80]!r} is no address") from error
+
+
+def _checked_ip_address(text: str) -> IPv4Address | IPv6Address:
+    if "%" not in text:  # a zone has no place in a certificate, and would be lost
+        with suppress(ValueError):
+            return ip_address(text)
+    raise invalid_field("ip_addresses", f"{text[:80]!r} is no address")
 
 
 def _checked_uri(text: str) -> str:

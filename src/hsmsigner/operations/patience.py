@@ -11,6 +11,9 @@ from time import monotonic
 
 from hsmsigner.domain.rotation import DueDestruction
 
+# Rounds are a second apart. What nobody watched for longer than this may have been not due in between.
+_LONGEST_BREAK_S = 60.0
+
 
 class Patience:
     """Remembers since when each destruction has been due without a break. `tick` is monotonic, in seconds."""
@@ -19,9 +22,11 @@ class Patience:
         self._grace_s = grace_s
         self._tick = tick
         self._since: dict[DueDestruction, float] = {}
+        self._observed = tick()
 
     def observe(self, due: Iterable[DueDestruction]) -> frozenset[DueDestruction]:
         """Take note of what is due now, all of it; gives what has been due for long enough."""
         tick = self._tick()
-        self._since = {one: self._since.get(one, tick) for one in due}
+        before = self._since if tick - self._observed <= _LONGEST_BREAK_S else {}
+        self._since, self._observed = {one: before.get(one, tick) for one in due}, tick
         return frozenset(one for one, since in self._since.items() if tick - since >= self._grace_s)

@@ -7,7 +7,6 @@ the store: after a crash, in another process, or when the token is back, `advanc
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,15 +31,14 @@ from hsmsigner.operations.rotation_changes import (
     fail,
     hasten,
     in_progress,
-    is_wanted,
     publish,
+    refuse_failed,
     take_over,
     wanted_rotation,
 )
 from hsmsigner.operations.unhurried import Unhurried
+from hsmsigner.operations.unwanted import discard
 from hsmsigner.operations.vouching import VersionUnfitError, vouch
-
-_log = logging.getLogger(__name__)
 
 # Three steps, and each may have to be looked at again a few times; beyond that somebody is at odds with us.
 _MOST_STEPS = 12
@@ -85,11 +83,12 @@ class Rotations:
                 self.begin_within(change, key, rotation, cause)
                 # Said by somebody who could see that the key is suspended; a retry may be older than that.
                 is_ordered = key.primary.state is KeyState.SUSPENDED
-            elif known is not None and known.failure:
-                message = f"the rotation that this request began ended without a new primary: {known.failure}"
-                raise SignerError(Reason.WRONG_STATE, message)
+            refuse_failed(known)
         if not validate_only:
             await self._unhurried.run(self.advance(name, is_ordered=is_ordered))
+            async with self._changes.begin() as change:
+                # Somebody may have called it off, or another frontend given it up, while this one was at it.
+                refuse_failed(change.transaction.rotations.find(name, request))
         return self._newest(name)
 
     async def activate(self, principal: Principal, name: VersionName, cause: Cause, *, etag: str = "") -> KeyVersion:
@@ -213,16 +212,8 @@ class Rotations:
             raise
 
     async def discard(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> None:
-        """Destroy a pair made for a rotation that was called off, unless somebody has a use for it after all."""
-        async with self._changes.begin() as change:
-            if is_wanted(change, cka_id):
-                return
-        try:
-            pair = await self._token.find(cka_id, algorithm, is_sure=False)
-            if pair is not None:
-                await self._token.destroy(cka_id, pair.public_key, algorithm)
-        except SignerError as error:
-            _log.warning("a pair that nobody wants may be left on the token, CKA_ID %s: %s", cka_id.hex(), error)
+        """Destroy the pair of a rotation that was called off, if there is one."""
+        await discard(self._changes, self._token, cka_id, algorithm)
 
     def _newest(self, name: KeyName) -> Key:
         key = self._changes.governance.key(name)

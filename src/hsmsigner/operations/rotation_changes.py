@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hsmsigner.domain.instant import Instant, format_instant
-from hsmsigner.domain.key import CkaId, Key, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.key import Key, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.lifecycle import change as changed
 from hsmsigner.domain.rotation import TakeOver, rotation_step
@@ -47,6 +47,7 @@ def call_off_unmade(change: Change, key: Key, cause: Cause) -> KeyVersion:
     failure = "called off before the token had made the new version"
     change.transaction.keys.save_key(key)
     change.transaction.keys.delete_pending(name)
+    change.transaction.unwanted_pairs.insert(pending.cka_id, key.algorithm, change.now)
     change.transaction.rotations.save(replace(rotation, finish_time=change.now, failure=failure))
     change.record("key.rotation_failed", name, cause, failure=failure, cka_id=pending.cka_id.hex())
     return KeyVersion(
@@ -60,14 +61,6 @@ def call_off_unmade(change: Change, key: Key, cause: Cause) -> KeyVersion:
         always_sensitive=False,
         never_extractable=False,
         deactivate_time=change.now,
-    )
-
-
-def is_wanted(change: Change, cka_id: CkaId) -> bool:
-    """Whether a version has this pair, or a reservation waits for it."""
-    keys = change.governance.keys.values()
-    return any(version.cka_id == cka_id for key in keys for version in key.versions) or any(
-        pending.cka_id == cka_id for pending in change.transaction.keys.load_pending()
     )
 
 
@@ -176,8 +169,22 @@ def take_over(change: Change, key: Key, rotation: Rotation, cause: Cause, *, is_
         change.record("key.deactivated", old.name, cause)
 
 
+def refuse_failed(rotation: Rotation | None) -> None:
+    """See that the rotation a request began, if any, did not end without a new primary.
+
+    Raises:
+        SignerError: WRONG_STATE.
+    """
+    if rotation is not None and rotation.failure:
+        message = f"the rotation that this request began ended without a new primary: {rotation.failure}"
+        raise SignerError(Reason.WRONG_STATE, message)
+
+
 def in_progress(key: Key) -> SignerError:
     """The refusal of a second rotation."""
     number = 0 if key.rotation is None else key.rotation.number
-    message = f"{key.name} is being rotated to version {number} already; deactivate that version to call it off"
+    message = (
+        f"{key.name} is being rotated to version {number} already; activate that version to let it take over now, "
+        "or deactivate it to call it off"
+    )
     return SignerError(Reason.ROTATION_IN_PROGRESS, message, metadata={"version": str(number)})
