@@ -32,6 +32,7 @@ from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, requi
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.guarded_token import GuardedToken
 from hsmsigner.operations.keys import Keys
@@ -39,7 +40,6 @@ from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.log_key import LogKey
 from hsmsigner.operations.log_status import LogSources
 from hsmsigner.operations.log_watch import LogWatch
-from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.pushing import Pushing
 from hsmsigner.operations.quorum import QuorumGate
@@ -116,8 +116,8 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
-    holder, patience = str(uuid4()), Patience(settings.keys.destruction_grace_s)
-    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder, patience=patience)
+    holder, grace = str(uuid4()), DestructionGrace(settings.keys.destruction_grace_s)
+    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder, grace=grace)
     checkpoints = Checkpoints(
         store,
         token,

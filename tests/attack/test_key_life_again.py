@@ -12,7 +12,7 @@ from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import KeyName, KeyState
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.patience import Patience
+from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.ports import TokenKeyPair
 from hsmsigner.operations.unwanted import discard_all
 from tests.builder import Signer, make_signer, record_types
@@ -78,7 +78,7 @@ def test_what_nobody_watched_for_a_while_has_not_been_due_without_a_break(tmp_pa
             await signer.rotate()
             await signer.change(Verb.SCHEDULE_DESTROY, 1, delay_us=24 * HOUR)
             tick, year_s = 0.0, 365 * 24 * 3600.0
-            signer.scheduler = signer.make_scheduler("ours", Patience(3600, lambda: tick))
+            signer.scheduler = signer.make_scheduler("ours", DestructionGrace(3600, lambda: tick))
             other = signer.make_scheduler("other")
 
             # The clock jumps, and is set right as the other frontend becomes scheduler; much later it jumps again.

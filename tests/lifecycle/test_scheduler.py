@@ -16,7 +16,7 @@ from hsmsigner.domain.key import KeyName, KeyState
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.principal import APPLIANCE
 from hsmsigner.domain.rotation import PrimaryFacts, next_rotation_time
-from hsmsigner.operations.patience import Patience
+from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.scheduler import LEASE_US
 from tests.builder import POLICY, Signer, make_signer, read_log, record_types
 from tests.fakes import FakeClock
@@ -193,7 +193,7 @@ def test_a_clock_that_jumps_ahead_destroys_nothing_if_it_is_set_right_within_the
             await signer.rotate()
             await signer.change(Verb.SCHEDULE_DESTROY, 1)
             ticks = FakeClock(0)
-            signer.scheduler = signer.make_scheduler("patient", Patience(3600, lambda: ticks() / SECOND))
+            signer.scheduler = signer.make_scheduler("patient", DestructionGrace(3600, lambda: ticks() / SECOND))
 
             # Ten years ahead, for an hour less a moment; the log's own time stays there afterwards.
             assert await pass_time(signer, 3650 * 86_400) == "xA"
@@ -217,7 +217,7 @@ def test_a_version_that_was_scheduled_anew_is_not_destroyed_by_what_was_seen_of_
             await signer.rotate()
             await signer.change(Verb.SCHEDULE_DESTROY, 1)
             ticks = FakeClock(0)
-            signer.scheduler = signer.make_scheduler("patient", Patience(3600, lambda: ticks() / SECOND))
+            signer.scheduler = signer.make_scheduler("patient", DestructionGrace(3600, lambda: ticks() / SECOND))
             assert await pass_time(signer, 31 * 86_400) == "xA"
             await signer.change(Verb.RESTORE, 1)
             await signer.change(Verb.SCHEDULE_DESTROY, 1)

@@ -14,8 +14,7 @@ from dataclasses import replace
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant, format_instant
 from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.lifecycle import Verb
-from hsmsigner.domain.lifecycle import change as changed
+from hsmsigner.domain.lifecycle import Verb, apply_verb
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.rotation import MakeVersion, RotationStep, TakeOver, Vouch, rotation_step
@@ -71,11 +70,13 @@ class Rotations:
         cause.check()
         async with self._changes.begin() as change:
             key = change.permitted_key(principal, name, Right.ROTATE)
-            is_known = change.claim("RotateKey", cause, str(name), wanted.activate_time, wanted.overlap_us)
+            is_repeated = change.claim("RotateKey", cause, str(name), wanted.activate_time, wanted.overlap_us)
             request = RequestKey(principal.text, RequestId(cause.request_id))
             is_ordered = False
-            known = change.transaction.rotations.find(name, request)
-            if known is None and not is_known:
+            begun = change.transaction.rotations.find(name, request)
+            refuse_failed(begun)
+            # A store of before the ids of commands were kept knows only the rotation.
+            if begun is None and not is_repeated:
                 check_etag(wanted.etag, key.etag)
                 rotation = wanted_rotation(change, key, wanted, cause)
                 if validate_only:
@@ -83,7 +84,6 @@ class Rotations:
                 self.begin_within(change, key, rotation, cause)
                 # Said by somebody who could see that the key is suspended; a retry may be older than that.
                 is_ordered = key.primary.state is KeyState.SUSPENDED
-            refuse_failed(known)
         if not validate_only:
             await self._unhurried.run(self.advance(name, is_ordered=is_ordered))
             async with self._changes.begin() as change:
@@ -101,7 +101,7 @@ class Rotations:
         async with self._changes.begin() as change:
             key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
             check_etag(etag, version.etag)
-            changed(Verb.ACTIVATE, version, change.now, is_primary=False)
+            apply_verb(Verb.ACTIVATE, version, change.now, is_primary=False)
             if name.number < key.primary_number:
                 # Statements lead from older to newer: one that leads back would break the chain for every verifier.
                 message = f"{name} is older than the primary; rotate the key instead"

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import Key, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.lifecycle import Verb
-from hsmsigner.domain.lifecycle import change as changed
+from hsmsigner.domain.lifecycle import Verb, apply_verb
 from hsmsigner.domain.rotation import TakeOver, rotation_step
 from hsmsigner.domain.rotation_policy import Rotation, check_overlap
 from hsmsigner.errors import Reason, SignerError, invalid_field
@@ -72,7 +71,7 @@ def fail(change: Change, key: Key, rotation: Rotation, cause: Cause, failure: st
     if version is None:
         change.transaction.keys.delete_pending(name)
     else:
-        change.transaction.keys.save_version(changed(Verb.DEACTIVATE, version, change.now, is_primary=False))
+        change.transaction.keys.save_version(apply_verb(Verb.DEACTIVATE, version, change.now, is_primary=False))
     change.transaction.rotations.save(replace(rotation, finish_time=change.now, failure=failure[:200]))
     change.record("key.rotation_failed", name, cause, failure=failure)
 
@@ -157,7 +156,7 @@ def take_over(change: Change, key: Key, rotation: Rotation, cause: Cause, *, is_
     until = Instant(now + rotation.overlap_us)
     tables = change.transaction
     tables.keys.save_key(replace(key, primary_number=rotation.number))
-    tables.keys.save_version(changed(Verb.ACTIVATE, new, now, is_primary=False))
+    tables.keys.save_version(apply_verb(Verb.ACTIVATE, new, now, is_primary=False))
     tables.rotations.save(replace(rotation, finish_time=now))
     change.record("key.activated", new.name, cause, old_version=str(old.name), old_until=format_instant(until))
     if old.state not in (KeyState.ACTIVE, KeyState.SUSPENDED):
@@ -165,7 +164,7 @@ def take_over(change: Change, key: Key, rotation: Rotation, cause: Cause, *, is_
     if rotation.overlap_us:
         tables.keys.save_version(replace(old, deactivate_time=until))
     else:
-        tables.keys.save_version(changed(Verb.DEACTIVATE, old, now, is_primary=False))
+        tables.keys.save_version(apply_verb(Verb.DEACTIVATE, old, now, is_primary=False))
         change.record("key.deactivated", old.name, cause)
 
 

@@ -1,4 +1,4 @@
-"""Patience before a destruction by schedule: its time must have been seen past for a while that no clock can shorten.
+"""The grace before a destruction by schedule: its time must have been seen past for a while that no clock can shorten.
 
 Destruction cannot be undone, and the machine's clock may jump years ahead. Whoever sets it right again within the grace
 loses no key. A start of the appliance, or of another frontend as scheduler, only makes it wait anew.
@@ -15,7 +15,7 @@ from hsmsigner.domain.rotation import DueDestruction
 _LONGEST_BREAK_S = 60.0
 
 
-class Patience:
+class DestructionGrace:
     """Remembers since when each destruction has been due without a break. `tick` is monotonic, in seconds."""
 
     def __init__(self, grace_s: float, tick: Callable[[], float] = monotonic) -> None:
