@@ -10,7 +10,8 @@ from cryptography import x509
 
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.certificate import check_certificate_chain
-from hsmsigner.domain.certificate_request import WantedCertificate, plan_certificate_request, plan_self_signed
+from hsmsigner.domain.certificate_names import WantedCertificate
+from hsmsigner.domain.certificate_request import plan_certificate_request, plan_self_signed
 from hsmsigner.errors import Reason, SignerError
 from tests.continuity import DAY, START, Pair, make_pair
 
