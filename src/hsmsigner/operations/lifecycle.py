@@ -77,18 +77,17 @@ class Lifecycle:
             return await self._rotations.activate(principal, name, cause, etag=etag)
         async with self._changes.begin() as change:
             key = change.permitted_key(principal, name.key, Right.MANAGE_KEY)
-            calls_off = verb is Verb.DEACTIVATE and is_unmade(key, name)
-            if calls_off:
+            if calls_off := verb is Verb.DEACTIVATE and is_unmade(key, name):
                 check_etag(etag, key.etag)
                 version = call_off_unmade(change, key, cause)
             else:
                 key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
                 check_etag(etag, version.etag)
-            if verb is Verb.DESTROY:
-                begin_destroying(change, version, cause)
-            elif not calls_off:
-                due = destroy_time_after(delay_us, change.now) if verb is Verb.SCHEDULE_DESTROY else None
-                version = change_within(change, verb, key, version, cause, destroy_time=due)
+                if verb is Verb.DESTROY:
+                    begin_destroying(change, version, cause)
+                else:
+                    due = destroy_time_after(delay_us, change.now) if verb is Verb.SCHEDULE_DESTROY else None
+                    version = change_within(change, verb, key, version, cause, destroy_time=due)
         if calls_off:
             await self._rotations.discard(version.cka_id, version.algorithm)
         return await self.finish_destroying(name, cause) if verb is Verb.DESTROY else version
