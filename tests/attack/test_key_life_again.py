@@ -71,6 +71,23 @@ def test_who_ordered_a_rotation_that_was_called_off_meanwhile_is_not_told_of_suc
     run(scenario())
 
 
+def test_who_activates_a_version_that_is_taken_away_meanwhile_is_not_told_of_success(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            await signer.rotate(activate_time=Instant(signer.clock.now + HOUR))
+            signer.token.gate = asyncio.Event()
+            activating = asyncio.create_task(signer.change(Verb.ACTIVATE, 2))
+            while record_types(signer.database)[-1] != "key.continuity_authorized":  # noqa: ASYNC110 - no event says so
+                await asyncio.sleep(0.01)
+            await signer.change(Verb.DEACTIVATE, 2)
+            signer.token.gate.set()
+
+            assert await refused(activating) is Reason.WRONG_STATE
+
+    run(scenario())
+
+
 def test_what_nobody_watched_for_a_while_has_not_been_due_without_a_break(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path) as signer:

@@ -115,7 +115,11 @@ class Rotations:
             else:
                 hasten(change, key, version, rotation, cause)
         await self._unhurried.run(self.advance(name.key, is_ordered=True))
-        return self._newest(name.key).versions[name.number - 1]
+        version = self._newest(name.key).versions[name.number - 1]
+        if version.activate_time is None:
+            message = f"{name} became {version.state.value} before it could take over"
+            raise SignerError(Reason.WRONG_STATE, message, metadata={"state": version.state.value})
+        return version
 
     def begin_within(self, change: Change, key: Key, rotation: Rotation, cause: Cause) -> None:
         """Reserve the version, unless it is there, and record what is about to happen."""
