@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from hsmsigner.domain.instant import Instant
-from hsmsigner.domain.key import KeyName, KeyState
+from hsmsigner.domain.key import CkaId, KeyName, KeyState
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.grace import DestructionGrace
-from hsmsigner.operations.ports import TokenKeyPair
+from hsmsigner.operations.ports import SignOutcome, SignStatus, TokenKeyPair
 from hsmsigner.operations.unwanted import discard_all
 from tests.builder import Signer, make_signer, record_types
 
@@ -84,6 +84,28 @@ def test_who_activates_a_version_that_is_taken_away_meanwhile_is_not_told_of_suc
             signer.token.gate.set()
 
             assert await refused(activating) is Reason.WRONG_STATE
+
+    run(scenario())
+
+
+def test_a_new_version_whose_cka_id_got_a_second_owner_ends_its_rotation(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            first = (await signer.create_key()).primary.cka_id
+            find = signer.token.find
+
+            async def ambiguous(cka_id: CkaId, *arguments: object, **options: object) -> TokenKeyPair | None:
+                if cka_id != first:
+                    raise SignerError(Reason.TOKEN_REFUSED, "several objects of one class have that CKA_ID")
+                return await find(cka_id, *arguments, **options)  # type: ignore[arg-type]
+
+            signer.token.find = ambiguous  # type: ignore[method-assign]
+            signer.token.answer = lambda task: (
+                None if task.cka_id == first else SignOutcome(SignStatus.NOT_CALLED, cause="test")
+            )
+
+            assert await refused(signer.rotate()) is Reason.TOKEN_REFUSED
+            assert (signer.key().rotation, signer.key().versions[1].state) == (None, KeyState.DEACTIVATED)
 
     run(scenario())
 
