@@ -27,6 +27,7 @@ from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, Obser
 from hsmsigner.operations.committer import Committer, CommitterLimits, Gate
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.jobs import Signed
 from hsmsigner.operations.key_changes import Cause, WantedRotation
@@ -34,7 +35,6 @@ from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.log_key import LogKey
 from hsmsigner.operations.log_watch import LogWatch
-from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.recovery import interrupt_dangling
 from hsmsigner.operations.rotation import Rotations
@@ -122,9 +122,9 @@ class Signer:
         await asyncio.gather(self._loop, return_exceptions=True)
         await self.store.close()
 
-    def make_scheduler(self, holder: str, patience: Patience | None = None) -> Scheduler:
+    def make_scheduler(self, holder: str, grace: DestructionGrace | None = None) -> Scheduler:
         parts = self.store, self.governance, self.clock, self.rotations, self.lifecycle
-        return Scheduler(*parts, holder=holder, patience=patience or Patience(0))
+        return Scheduler(*parts, holder=holder, grace=grace or DestructionGrace(0))
 
     def make_checkpoints(self, holder: str, observers: Sequence[Observer] = ()) -> Checkpoints:
         log_key = LogKey(self.store, self.token, self.governance, self.keys, self.checkpoint_rules.origin)

@@ -32,6 +32,7 @@ from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints
 from hsmsigner.operations.committer import Committer, CommitterLimits
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.guarded_token import GuardedToken
 from hsmsigner.operations.keys import Keys
@@ -39,7 +40,6 @@ from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.log_key import LogKey, require_origin
 from hsmsigner.operations.log_status import LogSources
 from hsmsigner.operations.log_watch import LogWatch
-from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.policy import Policies, publish_first
 from hsmsigner.operations.pushing import Pushing
 from hsmsigner.operations.quorum import QuorumGate
@@ -50,6 +50,7 @@ from hsmsigner.operations.scheduler import Scheduler
 from hsmsigner.operations.sealing import Sealing
 from hsmsigner.operations.sign import Signing
 from hsmsigner.operations.token_memory import MemoryRules, TokenMemory
+from hsmsigner.operations.unwanted import discard_all
 from hsmsigner.operations.witnessing import Witnessing
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, allow_many_files, harden_process
 from hsmsigner.store.log import LogDamagedError
@@ -115,8 +116,8 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     keys = Keys(store, token, governance, wall_clock)
     rotations = Rotations(store, token, governance, wall_clock)
     lifecycle = Lifecycle(store, token, governance, wall_clock, rotations)
-    holder, patience = str(uuid4()), Patience(settings.keys.destruction_grace_s)
-    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder, patience=patience)
+    holder, grace = str(uuid4()), DestructionGrace(settings.keys.destruction_grace_s)
+    scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=holder, grace=grace)
     checkpoints = Checkpoints(
         store,
         token,
@@ -170,7 +171,11 @@ async def run_frontend(settings: Settings, accepted_rollback: str = "") -> None:
     for work in (
         committer.run(),
         memory.run(),
-        _settle_with_token(keys, lambda: compare_with_token(store, token, governance, wall_clock)),
+        _settle_with_token(
+            keys.finish_pending,
+            lambda: discard_all(store, token, governance, wall_clock),
+            lambda: compare_with_token(store, token, governance, wall_clock),
+        ),
         scheduler.run(),
         checkpoints.run(),
         witnessing.run(),
@@ -223,12 +228,12 @@ def _outside(store: SqlStore, audit: AuditSettings) -> tuple[Pushing, Witnessing
     return pushing, witnessing, gate
 
 
-async def _settle_with_token(keys: Keys, compare: Callable[[], Awaitable[object]]) -> None:
-    """Finish keys that were left half-made, then see what the token lacks; waits for both as long as needed."""
+async def _settle_with_token(*steps: Callable[[], Awaitable[object]]) -> None:
+    """Finish or remove what was left half-made, then see what the token lacks; waits for it as long as needed."""
     while True:
         try:
-            await keys.finish_pending()
-            await compare()
+            for step in steps:
+                await step()
         except SignerError as error:
             _log.info("store and token have to wait for each other: %s", error.message)
             await asyncio.sleep(_RETRY_EVERY_S)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hsmsigner.domain.algorithm import ALGORITHMS
-from hsmsigner.domain.certificate_request import WantedCertificate
+from hsmsigner.domain.certificate_names import WantedCertificate
 from hsmsigner.domain.key import LOG_KEY, CkaId, VersionName
 from hsmsigner.domain.policy import InputKind
 from hsmsigner.errors import Reason, SignerError

@@ -224,6 +224,23 @@ def test_a_name_and_a_cka_id_are_taken_once(database: Path, twin: PendingKey) ->
     run(database, scenario)
 
 
+def test_an_unwanted_pair_is_known_once_until_it_is_gone(database: Path) -> None:
+    async def scenario(store: Store) -> None:
+        first, second = CkaId(b"\x00first"), CkaId(b"second")
+        async with store.transaction() as transaction:
+            transaction.unwanted_pairs.insert(first, P256, Instant(NOW + 1))
+            transaction.unwanted_pairs.insert(second, P256, NOW)
+            transaction.unwanted_pairs.insert(first, P256, NOW)
+        async with store.transaction() as transaction:
+            assert list(transaction.unwanted_pairs.load().items()) == [(second, P256), (first, P256)]
+            transaction.unwanted_pairs.delete(first)
+            transaction.unwanted_pairs.delete(first)
+        async with store.transaction() as transaction:
+            assert transaction.unwanted_pairs.load() == {second: P256}
+
+    run(database, scenario)
+
+
 def test_the_newest_policy_is_in_force_byte_for_byte(database: Path) -> None:
     async def scenario(store: Store) -> None:
         async with store.transaction() as transaction:

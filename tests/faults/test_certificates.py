@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
-from hsmsigner.domain.certificate_request import WantedCertificate
+from hsmsigner.domain.certificate_names import WantedCertificate
 from hsmsigner.domain.key import KeyState, VersionName
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.public_key import to_jwk

@@ -56,7 +56,7 @@ async def signing(folder: Path, policy: str = UNLIMITED) -> AsyncIterator[Signer
 
 
 async def is_serving(signer: Signer) -> bool:
-    health = Health(signer.token, lambda: signer.committer.can_record)
+    health = Health(signer.token, lambda: signer.committer.can_record, list)
     await health.check()
     answer = await health.servicer.Check(health_pb2.HealthCheckRequest(), None)
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

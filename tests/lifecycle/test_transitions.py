@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId, KeyName, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.lifecycle import TRANSITIONS, Verb, begin_destruction, change
+from hsmsigner.domain.lifecycle import TRANSITIONS, Verb, apply_verb, begin_destruction
 from hsmsigner.errors import Reason, SignerError
 
 NOW = Instant(1_800_000_000_000_000)
@@ -42,10 +42,10 @@ def in_state(state: KeyState) -> KeyVersion:
 def test_each_verb_leads_from_its_states_to_its_state_and_from_no_other(verb: Verb, state: KeyState) -> None:
     version = in_state(state)
     if state in PROMISED[verb]:
-        assert change(verb, version, NOW, is_primary=False).state is PROMISED[verb][state]
+        assert apply_verb(verb, version, NOW, is_primary=False).state is PROMISED[verb][state]
         return
     with pytest.raises(SignerError) as refused:
-        change(verb, version, NOW, is_primary=False)
+        apply_verb(verb, version, NOW, is_primary=False)
     assert refused.value.reason is Reason.WRONG_STATE
     assert refused.value.metadata["state"] == state.value
 
@@ -61,7 +61,7 @@ def test_whatever_is_tried_in_whatever_order_a_version_stays_within_the_table(
         now = Instant(now + 1)
         before = version
         try:
-            version = change(verb, version, now, is_primary=primary, destroy_time=Instant(now + 10))
+            version = apply_verb(verb, version, now, is_primary=primary, destroy_time=Instant(now + 10))
         except SignerError as refused:
             assert refused.reason is Reason.WRONG_STATE  # noqa: PT017 - most verbs are refused, some are not
             continue
@@ -81,11 +81,11 @@ def test_a_destruction_that_has_begun_has_no_way_back() -> None:
     version = begin_destruction(in_state(S.DESTROY_SCHEDULED))
     for verb in set(Verb) - {Verb.DESTROY}:
         with pytest.raises(SignerError):
-            change(verb, version, NOW, is_primary=False)
-    assert change(Verb.DESTROY, version, NOW, is_primary=False).state is S.DESTROYED
+            apply_verb(verb, version, NOW, is_primary=False)
+    assert apply_verb(Verb.DESTROY, version, NOW, is_primary=False).state is S.DESTROYED
 
 
 def test_only_the_state_before_comes_back_when_a_version_is_restored() -> None:
     for state in (S.PRE_ACTIVATION, S.DEACTIVATED, S.COMPROMISED):
-        scheduled = change(Verb.SCHEDULE_DESTROY, in_state(state), NOW, is_primary=False, destroy_time=NOW)
-        assert change(Verb.RESTORE, scheduled, NOW, is_primary=False).state is state
+        scheduled = apply_verb(Verb.SCHEDULE_DESTROY, in_state(state), NOW, is_primary=False, destroy_time=NOW)
+        assert apply_verb(Verb.RESTORE, scheduled, NOW, is_primary=False).state is state

@@ -10,7 +10,8 @@ from cryptography import x509
 
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.certificate import check_certificate_chain
-from hsmsigner.domain.certificate_request import WantedCertificate, plan_certificate_request, plan_self_signed
+from hsmsigner.domain.certificate_names import WantedCertificate
+from hsmsigner.domain.certificate_request import plan_certificate_request, plan_self_signed
 from hsmsigner.errors import Reason, SignerError
 from tests.continuity import DAY, START, Pair, make_pair
 
@@ -122,10 +123,17 @@ def test_self_signed_certificate_is_not_for_long(lifetime: int) -> None:
         (WantedCertificate("CN=" + "a" * 2000), "subject"),
         (WantedCertificate("CN=a", dns_names=("not a name",)), "dns_names"),
         (WantedCertificate("CN=a", dns_names=("a.example",) * 101), "dns_names"),
+        (WantedCertificate("CN=a", dns_names=("\u017figner.example",)), "dns_names"),
+        (WantedCertificate("2.5.4.6=é"), "subject"),
+        (WantedCertificate("2.5.4.5=*@"), "subject"),
+        (WantedCertificate("1.2.840.113549.1.9.1=é"), "subject"),
         (WantedCertificate("CN=a", uris=("no-scheme",)), "uris"),
         (WantedCertificate("CN=a", uris=("http://[",)), "uris"),
         (WantedCertificate("CN=a", ip_addresses=("300.1.1.1",)), "ip_addresses"),
+        (WantedCertificate("CN=a", ip_addresses=("fe80::1%eth0",)), "ip_addresses"),
         (WantedCertificate("CN=a", email_addresses=("nobody",)), "email_addresses"),
+        (WantedCertificate("CN=a", email_addresses=("a@b.example\n",)), "email_addresses"),
+        (WantedCertificate("CN=a", email_addresses=("a@b.example\0",)), "email_addresses"),
         (WantedCertificate("CN=a", key_usages=("key_agreement",)), "key_usages"),
         (WantedCertificate("CN=a", extended_key_usages=("serverAuth",)), "extended_key_usages"),
         (WantedCertificate("CN=a", extended_key_usages=("2.5.29", "2.5.29")), "extended_key_usages"),

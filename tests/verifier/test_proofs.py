@@ -167,9 +167,9 @@ def test_a_proof_holds_for_its_leaf_and_root_only(size_and_index: tuple[int, int
         assert not proves_consistency((old, old_root), (size, root), [node(consistency[0], root), *consistency[1:]])
 
 
-def rotated(algorithm: str = "ED25519") -> tuple[list[NoteKey], list[dict[str, object]]]:
-    """Three versions of the log's key, and the statements between them."""
-    pairs: list[Pair] = make_pairs(3, algorithm, key_id="audit-log")
+def rotated(algorithm: str = "ED25519", count: int = 3) -> tuple[list[NoteKey], list[dict[str, object]]]:
+    """Versions of the log's key, and the statements between them."""
+    pairs: list[Pair] = make_pairs(count, algorithm, key_id="audit-log")
     keys = [NoteKey(kind=0x01 if algorithm == "ED25519" else 0x02, private=one.private_key) for one in pairs]  # type: ignore[arg-type]
     statements = [statement_between(old, new) for old, new in pairwise(pairs)]
     return keys, [
@@ -216,6 +216,21 @@ def test_log_key_that_nobody_vouched_for_is_found(tmp_path: Path, capsys: pytest
     forged = [statements[0], statements[1] | {"signed_by_old": statements[0]["signed_by_old"]}]
     export = Writer(RECORDS, keys[2:], vkeys=[key.vkey for key in keys], statements=forged).write(tmp_path / "forged")
     assert run(capsys, "export", export, "--log-key", keys[0].vkey)[:2] == (5, "log_key")
+
+
+def test_where_one_statement_is_missing_the_version_after_it_is_all_that_has_to_be_trusted_besides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, (first, _, *others) = rotated(count=5)
+    vkeys = [key.vkey for key in keys]
+    signers: dict[int, Sequence[NoteKey]] = {10: keys[:1], 20: keys[1:2], 30: keys[2:3]}
+    export = Writer(RECORDS, keys[4:], (10, 20, 30), vkeys=vkeys, statements=[first, *others], signers=signers).write(
+        tmp_path / "export"
+    )
+
+    assert run(capsys, "export", export, "--log-key", vkeys[0])[:2] == (5, "log_key")
+    assert run(capsys, "export", export, "--log-key", vkeys[0], "--log-key", vkeys[1])[:2] == (5, "log_key")
+    assert run(capsys, "export", export, "--log-key", vkeys[0], "--log-key", vkeys[2])[:2] == (0, None)
 
 
 def test_an_older_log_key_does_not_sign_the_newest_checkpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hsmsigner.api.authn import current_principal
 from hsmsigner.api.convert import Converter, duration_us, page_size, page_start
 from hsmsigner.api.interceptors import Context
-from hsmsigner.domain.certificate_request import WantedCertificate
+from hsmsigner.domain.certificate_names import WantedCertificate
 from hsmsigner.domain.key import KeyName, VersionName, parse_name
 from hsmsigner.errors import invalid_field
 from hsmsigner.operations.certificates import Certificates

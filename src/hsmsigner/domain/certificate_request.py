@@ -6,19 +6,16 @@ For development also self-signed certificates, of the same parts.
 from __future__ import annotations
 
 import hashlib
-import re
 from base64 import encodebytes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from asn1crypto import algos, core, csr, keys
 from asn1crypto import x509 as asn1_x509
-from cryptography import x509
 
 from hsmsigner.domain.algorithm import HashName, Padding, SigningAlgorithm
+from hsmsigner.domain.certificate_names import WantedCertificate, build_extensions, build_subject
 from hsmsigner.domain.formats import encode_der
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
 from hsmsigner.domain.key import KeyVersion
@@ -26,29 +23,6 @@ from hsmsigner.errors import Reason, SignerError, invalid_field
 
 _SHORTEST_US = 60 * MICROSECONDS_PER_SECOND
 _LONGEST_US = 366 * 86_400 * MICROSECONDS_PER_SECOND
-_MOST_NAMES = 100
-_LONGEST_TEXT = 1000
-_DNS_NAME = re.compile(
-    r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE
-)
-_OID = re.compile(r"[0-2](?:\.(?:0|[1-9][0-9]{0,17})){1,30}", re.ASCII)
-_KEY_USAGES = ("digital_signature", "content_commitment", "key_cert_sign", "crl_sign")
-_ALL_KEY_USAGES = (
-    *_KEY_USAGES, "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class WantedCertificate:
-    """What a certification request asks for, as the caller wrote it. Names of the fields are those of the proto."""
-
-    subject: str
-    dns_names: tuple[str, ...] = ()
-    uris: tuple[str, ...] = ()
-    ip_addresses: tuple[str, ...] = ()
-    email_addresses: tuple[str, ...] = ()
-    key_usages: tuple[str, ...] = ()
-    extended_key_usages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +41,7 @@ def plan_certificate_request(version: KeyVersion, wanted: WantedCertificate) -> 
     """
     algorithm = version.algorithm
     signature_algorithm = _signature_algorithm(algorithm)
-    subject, extensions = _subject(wanted.subject), _extensions(wanted)
+    subject, extensions = build_subject(wanted.subject), build_extensions(wanted)
     info = csr.CertificationRequestInfo(
         {
             "version": "v1",
@@ -102,7 +76,7 @@ def plan_self_signed(
         raise invalid_field("subject", "must not be empty: it is the issuer too")
     algorithm = version.algorithm
     signature_algorithm = _signature_algorithm(algorithm)
-    subject, extensions = _subject(wanted.subject), _extensions(wanted)
+    subject, extensions = build_subject(wanted.subject), build_extensions(wanted)
     tbs = asn1_x509.TbsCertificate(
         {
             "version": "v3",
@@ -169,95 +143,3 @@ def _signature_algorithm(algorithm: SigningAlgorithm) -> algos.SignedDigestAlgor
         }
     )
     return algos.SignedDigestAlgorithm({"algorithm": "rsassa_pss", "parameters": parameters})
-
-
-def _subject(text: str) -> asn1_x509.Name:
-    if len(text) > _LONGEST_TEXT:
-        raise invalid_field("subject", f"must have at most {_LONGEST_TEXT} characters")
-    try:
-        return asn1_x509.Name.load(x509.Name.from_rfc4514_string(text).public_bytes())
-    except ValueError as error:
-        raise invalid_field(
-            "subject", "must be a distinguished name (RFC 4514), as in CN=settlement-eu,O=Bank,C=DE"
-        ) from error
-
-
-def _extensions(wanted: WantedCertificate) -> asn1_x509.Extensions:
-    """Key usage always, extended key usage and alternative names where wanted (RFC 5280 section 4.2.1)."""
-    extensions: list[tuple[x509.ExtensionType, bool]] = [(_key_usage(wanted.key_usages), True)]
-    if wanted.extended_key_usages:
-        extensions.append((_extended_key_usage(wanted.extended_key_usages), False))
-    names = list(_alternative_names(wanted))
-    if names:
-        # Critical when nothing else names the subject (section 4.2.1.6).
-        extensions.append((x509.SubjectAlternativeName(names), not wanted.subject))
-    elif not wanted.subject:
-        raise invalid_field("subject", "must not be empty without an alternative name")
-    return asn1_x509.Extensions(
-        [
-            {
-                "extn_id": extension.oid.dotted_string,
-                "critical": is_critical,
-                "extn_value": core.ParsableOctetString(extension.public_bytes()),
-            }
-            for extension, is_critical in extensions
-        ]
-    )
-
-
-def _key_usage(usages: tuple[str, ...]) -> x509.KeyUsage:
-    chosen = usages or ("digital_signature",)
-    for usage in chosen:
-        if usage not in _KEY_USAGES:
-            raise invalid_field("key_usages", f"must be among {', '.join(_KEY_USAGES)}, not {usage[:40]!r}")
-    return x509.KeyUsage(**{usage: usage in chosen for usage in _ALL_KEY_USAGES})
-
-
-def _extended_key_usage(usages: tuple[str, ...]) -> x509.ExtendedKeyUsage:
-    if len(usages) > _MOST_NAMES or len(set(usages)) != len(usages):
-        raise invalid_field("extended_key_usages", f"must be at most {_MOST_NAMES}, each once")
-    for usage in usages:
-        if not _OID.fullmatch(usage):
-            raise invalid_field(
-                "extended_key_usages", f"must be dotted OIDs, as in 1.3.6.1.5.5.7.3.8, not {usage[:40]!r}"
-            )
-    try:
-        return x509.ExtendedKeyUsage(x509.ObjectIdentifier(usage) for usage in usages)
-    except ValueError as error:
-        raise invalid_field("extended_key_usages", "must be dotted OIDs, as in 1.3.6.1.5.5.7.3.8") from error
-
-
-def _alternative_names(wanted: WantedCertificate) -> Iterator[x509.GeneralName]:
-    texts = (*wanted.dns_names, *wanted.uris, *wanted.ip_addresses, *wanted.email_addresses)
-    if len(texts) > _MOST_NAMES or any(len(text) > _LONGEST_TEXT for text in texts):
-        raise invalid_field("dns_names", f"at most {_MOST_NAMES} names of {_LONGEST_TEXT} characters together")
-    for text in wanted.dns_names:
-        if not _DNS_NAME.fullmatch(text):
-            raise invalid_field("dns_names", f"{text[:80]!r} is no DNS name")
-        yield x509.DNSName(text)
-    for text in wanted.uris:
-        yield x509.UniformResourceIdentifier(_checked_uri(text))
-    for text in wanted.ip_addresses:
-        try:
-            yield x509.IPAddress(ip_address(text))
-        except ValueError as error:
-            raise invalid_field("ip_addresses", f"{text[:80]!r} is no address") from error
-    for text in wanted.email_addresses:
-        try:
-            if "@" not in text:
-                raise ValueError(text)  # noqa: TRY301 - one answer for both
-            yield x509.RFC822Name(text)
-        except ValueError as error:
-            raise invalid_field("email_addresses", f"{text[:80]!r} is no address") from error
-
-
-def _checked_uri(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise invalid_field("uris", f"{text[:80]!r} is no URI") from error
-    if not (
-        parts.scheme and (parts.netloc or parts.path) and text.isascii() and text.isprintable() and " " not in text
-    ):
-        raise invalid_field("uris", f"{text[:80]!r} is no URI with a scheme")
-    return text

@@ -60,7 +60,7 @@ TRANSITIONS: Mapping[Verb, Transition] = {
 }
 
 
-def change(
+def apply_verb(
     verb: Verb, version: KeyVersion, now: Instant, *, is_primary: bool, destroy_time: Instant | None = None
 ) -> KeyVersion:
     """The version after a verb, by the table alone. `destroy_time` goes with SCHEDULE_DESTROY.

@@ -108,7 +108,8 @@ def rotation_step(key: Key, now: Instant, *, is_ordered: bool = False) -> Rotati
     """The next step of the rotation under way, if it is due.
 
     Who suspends a key wants it to sign nothing, and a version that takes over signs: while the primary is SUSPENDED,
-    nothing takes over that was planned before. `is_ordered` says that somebody orders it now.
+    nothing takes over that was planned before. `is_ordered` says that somebody orders it now. Nor is it settled until
+    then who vouches: once resumed, the primary can.
     """
     rotation = key.rotation
     if rotation is None:
@@ -116,10 +117,12 @@ def rotation_step(key: Key, now: Instant, *, is_ordered: bool = False) -> Rotati
     version = key.version(rotation.number)
     if version is None:
         return MakeVersion(rotation)
+    is_suspended, is_due = key.primary.state is KeyState.SUSPENDED, now >= rotation.activate_time
+    if is_suspended and not (is_due and is_ordered):
+        return None
     if not rotation.is_vouched:
         return Vouch(rotation)
-    is_held = key.primary.state is KeyState.SUSPENDED and not is_ordered
-    return TakeOver(rotation) if now >= rotation.activate_time and not is_held else None
+    return TakeOver(rotation) if is_due else None
 
 
 def due_cause(key: Key, now: Instant, facts: PrimaryFacts) -> str | None:

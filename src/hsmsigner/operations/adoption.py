@@ -78,6 +78,8 @@ def _adopt(change: Change, name: KeyName, wanted: WantedAdoption, pair: TokenKey
         if known is None or known.origin is not KeyOrigin.ADOPTED or known.algorithm != wanted.algorithm:
             raise SignerError(Reason.KEY_EXISTS, "the pair with that CKA_ID is a version of a key already")
         return known
+    if wanted.cka_id in change.transaction.unwanted_pairs.load():
+        raise SignerError(Reason.KEY_NOT_ON_TOKEN, "the pair was made for a rotation that was called off, and goes")
     if any(pair.public_key == version.public_key for other in keys.load_all() for version in other.versions):
         # Under another CKA_ID the same key would have quotas of its own, and could "rotate" to itself.
         raise SignerError(Reason.KEY_EXISTS, "the pair has the public key of a version that is there already")

@@ -7,12 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hsmsigner.domain.certificate import check_certificate_chain
-from hsmsigner.domain.certificate_request import (
-    CertificateRequestPlan,
-    WantedCertificate,
-    plan_certificate_request,
-    plan_self_signed,
-)
+from hsmsigner.domain.certificate_names import WantedCertificate
+from hsmsigner.domain.certificate_request import CertificateRequestPlan, plan_certificate_request, plan_self_signed
 from hsmsigner.domain.continuity import ContinuityStatement
 from hsmsigner.domain.instant import Instant, format_instant, not_before
 from hsmsigner.domain.key import KeyName, KeyState, KeyVersion, VersionName

@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import Key, KeyName, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.lifecycle import Verb, begin_destruction, destroy_time_after
-from hsmsigner.domain.lifecycle import change as changed
+from hsmsigner.domain.lifecycle import Verb, apply_verb, begin_destruction, destroy_time_after
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.rotation_policy import RotationPolicy
@@ -78,18 +77,17 @@ class Lifecycle:
             return await self._rotations.activate(principal, name, cause, etag=etag)
         async with self._changes.begin() as change:
             key = change.permitted_key(principal, name.key, Right.MANAGE_KEY)
-            calls_off = verb is Verb.DEACTIVATE and is_unmade(key, name)
-            if calls_off:
+            if calls_off := verb is Verb.DEACTIVATE and is_unmade(key, name):
                 check_etag(etag, key.etag)
                 version = call_off_unmade(change, key, cause)
             else:
                 key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
                 check_etag(etag, version.etag)
-            if verb is Verb.DESTROY:
-                begin_destroying(change, version, cause)
-            elif not calls_off:
-                due = destroy_time_after(delay_us, change.now) if verb is Verb.SCHEDULE_DESTROY else None
-                version = change_within(change, verb, key, version, cause, destroy_time=due)
+                if verb is Verb.DESTROY:
+                    begin_destroying(change, version, cause)
+                else:
+                    due = destroy_time_after(delay_us, change.now) if verb is Verb.SCHEDULE_DESTROY else None
+                    version = change_within(change, verb, key, version, cause, destroy_time=due)
         if calls_off:
             await self._rotations.discard(version.cka_id, version.algorithm)
         return await self.finish_destroying(name, cause) if verb is Verb.DESTROY else version
@@ -106,7 +104,7 @@ class Lifecycle:
             version = change.key(name.key).versions[name.number - 1]
             if version.state is KeyState.DESTROYED:
                 return version
-            version = changed(Verb.DESTROY, version, change.now, is_primary=False)
+            version = apply_verb(Verb.DESTROY, version, change.now, is_primary=False)
             version = change.transaction.keys.save_version(version)
             change.record("key.destroyed", name, cause)
         return version
@@ -123,7 +121,7 @@ def change_within(
 ) -> KeyVersion:
     """Do a verb that needs no token, as part of a change; a rotation that it takes its version from is called off."""
     number = version.name.number
-    after = changed(verb, version, change.now, is_primary=number == key.primary_number, destroy_time=destroy_time)
+    after = apply_verb(verb, version, change.now, is_primary=number == key.primary_number, destroy_time=destroy_time)
     after = change.transaction.keys.save_version(after)
     more: dict[str, object] = {"from": version.state.value, "to": after.state.value}
     if destroy_time is not None:

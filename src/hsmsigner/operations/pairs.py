@@ -1,10 +1,10 @@
-"""Having the token make the pair of a reservation, whatever became of earlier tries."""
+"""Pairs on the token: having one made, whatever became of earlier tries, and seeing that it is there."""
 
 from __future__ import annotations
 
 import secrets
 
-from hsmsigner.domain.key import CkaId
+from hsmsigner.domain.key import CkaId, KeyVersion
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import PendingKey, Token, TokenKeyPair
 
@@ -38,3 +38,18 @@ async def make_pair(token: Token, pending: PendingKey, *, is_new: bool) -> Token
         if pair is None:
             raise
         return pair
+
+
+async def has_pair(token: Token, version: KeyVersion) -> bool:
+    """Whether the token has just the pair of this version.
+
+    Raises:
+        SignerError: TOKEN_UNAVAILABLE.
+    """
+    try:
+        pair = await token.find(version.cka_id, version.algorithm)
+    except SignerError as error:
+        if error.reason is not Reason.TOKEN_REFUSED:
+            raise
+        return False
+    return pair is not None and pair.public_key == version.public_key

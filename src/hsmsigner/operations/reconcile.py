@@ -12,9 +12,9 @@ from dataclasses import replace
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import KeyState, KeyVersion
 from hsmsigner.domain.principal import APPLIANCE
-from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.key_changes import Cause, KeyChanges
+from hsmsigner.operations.pairs import has_pair
 from hsmsigner.operations.ports import Store, Token
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ async def compare_with_token(
         for version in key.versions:
             if version.state is KeyState.DESTROYED or version.is_destroying:
                 continue
-            is_missing = not await _is_there(token, version)
+            is_missing = not await has_pair(token, version)
             if is_missing:
                 missing.append(version)
                 _log.error("the token does not have %s; its record stays", version.name)
@@ -48,16 +48,6 @@ async def compare_with_token(
 def missing_pairs(governance: Governance) -> list[KeyVersion]:
     """The versions whose pair the token was found to lack, as it should not."""
     return [version for key in governance.keys.values() for version in key.versions if version.is_missing]
-
-
-async def _is_there(token: Token, version: KeyVersion) -> bool:
-    try:
-        pair = await token.find(version.cka_id, version.algorithm)
-    except SignerError as error:
-        if error.reason is not Reason.TOKEN_REFUSED:
-            raise
-        return False
-    return pair is not None and pair.public_key == version.public_key
 
 
 async def _record(changes: KeyChanges, version: KeyVersion, *, is_missing: bool) -> None:

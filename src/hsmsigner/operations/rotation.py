@@ -7,7 +7,6 @@ the store: after a crash, in another process, or when the token is back, `advanc
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +14,7 @@ from dataclasses import replace
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant, format_instant
 from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.lifecycle import Verb
-from hsmsigner.domain.lifecycle import change as changed
+from hsmsigner.domain.lifecycle import Verb, apply_verb
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.rotation import MakeVersion, RotationStep, TakeOver, Vouch, rotation_step
@@ -32,15 +30,14 @@ from hsmsigner.operations.rotation_changes import (
     fail,
     hasten,
     in_progress,
-    is_wanted,
     publish,
+    refuse_failed,
     take_over,
     wanted_rotation,
 )
 from hsmsigner.operations.unhurried import Unhurried
+from hsmsigner.operations.unwanted import discard
 from hsmsigner.operations.vouching import VersionUnfitError, vouch
-
-_log = logging.getLogger(__name__)
 
 # Three steps, and each may have to be looked at again a few times; beyond that somebody is at odds with us.
 _MOST_STEPS = 12
@@ -73,11 +70,13 @@ class Rotations:
         cause.check()
         async with self._changes.begin() as change:
             key = change.permitted_key(principal, name, Right.ROTATE)
-            is_known = change.claim("RotateKey", cause, str(name), wanted.activate_time, wanted.overlap_us)
+            is_repeated = change.claim("RotateKey", cause, str(name), wanted.activate_time, wanted.overlap_us)
             request = RequestKey(principal.text, RequestId(cause.request_id))
             is_ordered = False
-            known = change.transaction.rotations.find(name, request)
-            if known is None and not is_known:
+            begun = change.transaction.rotations.find(name, request)
+            refuse_failed(begun)
+            # A store of before the ids of commands were kept knows only the rotation.
+            if begun is None and not is_repeated:
                 check_etag(wanted.etag, key.etag)
                 rotation = wanted_rotation(change, key, wanted, cause)
                 if validate_only:
@@ -85,11 +84,11 @@ class Rotations:
                 self.begin_within(change, key, rotation, cause)
                 # Said by somebody who could see that the key is suspended; a retry may be older than that.
                 is_ordered = key.primary.state is KeyState.SUSPENDED
-            elif known is not None and known.failure:
-                message = f"the rotation that this request began ended without a new primary: {known.failure}"
-                raise SignerError(Reason.WRONG_STATE, message)
         if not validate_only:
             await self._unhurried.run(self.advance(name, is_ordered=is_ordered))
+            async with self._changes.begin() as change:
+                # Somebody may have called it off, or another frontend given it up, while this one was at it.
+                refuse_failed(change.transaction.rotations.find(name, request))
         return self._newest(name)
 
     async def activate(self, principal: Principal, name: VersionName, cause: Cause, *, etag: str = "") -> KeyVersion:
@@ -102,7 +101,7 @@ class Rotations:
         async with self._changes.begin() as change:
             key, version = change.permitted_version(principal, name, Right.MANAGE_KEY)
             check_etag(etag, version.etag)
-            changed(Verb.ACTIVATE, version, change.now, is_primary=False)
+            apply_verb(Verb.ACTIVATE, version, change.now, is_primary=False)
             if name.number < key.primary_number:
                 # Statements lead from older to newer: one that leads back would break the chain for every verifier.
                 message = f"{name} is older than the primary; rotate the key instead"
@@ -116,7 +115,11 @@ class Rotations:
             else:
                 hasten(change, key, version, rotation, cause)
         await self._unhurried.run(self.advance(name.key, is_ordered=True))
-        return self._newest(name.key).versions[name.number - 1]
+        version = self._newest(name.key).versions[name.number - 1]
+        if version.activate_time is None:
+            message = f"{name} became {version.state.value} before it could take over"
+            raise SignerError(Reason.WRONG_STATE, message, metadata={"state": version.state.value})
+        return version
 
     def begin_within(self, change: Change, key: Key, rotation: Rotation, cause: Cause) -> None:
         """Reserve the version, unless it is there, and record what is about to happen."""
@@ -213,16 +216,8 @@ class Rotations:
             raise
 
     async def discard(self, cka_id: CkaId, algorithm: SigningAlgorithm) -> None:
-        """Destroy a pair made for a rotation that was called off, unless somebody has a use for it after all."""
-        async with self._changes.begin() as change:
-            if is_wanted(change, cka_id):
-                return
-        try:
-            pair = await self._token.find(cka_id, algorithm, is_sure=False)
-            if pair is not None:
-                await self._token.destroy(cka_id, pair.public_key, algorithm)
-        except SignerError as error:
-            _log.warning("a pair that nobody wants may be left on the token, CKA_ID %s: %s", cka_id.hex(), error)
+        """Destroy the pair of a rotation that was called off, if there is one."""
+        await discard(self._changes, self._token, cka_id, algorithm)
 
     def _newest(self, name: KeyName) -> Key:
         key = self._changes.governance.key(name)

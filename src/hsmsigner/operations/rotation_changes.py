@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hsmsigner.domain.instant import Instant, format_instant
-from hsmsigner.domain.key import CkaId, Key, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.lifecycle import Verb
-from hsmsigner.domain.lifecycle import change as changed
+from hsmsigner.domain.key import Key, KeyState, KeyVersion, VersionName
+from hsmsigner.domain.lifecycle import Verb, apply_verb
 from hsmsigner.domain.rotation import TakeOver, rotation_step
 from hsmsigner.domain.rotation_policy import Rotation, check_overlap
 from hsmsigner.errors import Reason, SignerError, invalid_field
@@ -47,6 +46,7 @@ def call_off_unmade(change: Change, key: Key, cause: Cause) -> KeyVersion:
     failure = "called off before the token had made the new version"
     change.transaction.keys.save_key(key)
     change.transaction.keys.delete_pending(name)
+    change.transaction.unwanted_pairs.insert(pending.cka_id, key.algorithm, change.now)
     change.transaction.rotations.save(replace(rotation, finish_time=change.now, failure=failure))
     change.record("key.rotation_failed", name, cause, failure=failure, cka_id=pending.cka_id.hex())
     return KeyVersion(
@@ -63,14 +63,6 @@ def call_off_unmade(change: Change, key: Key, cause: Cause) -> KeyVersion:
     )
 
 
-def is_wanted(change: Change, cka_id: CkaId) -> bool:
-    """Whether a version has this pair, or a reservation waits for it."""
-    keys = change.governance.keys.values()
-    return any(version.cka_id == cka_id for key in keys for version in key.versions) or any(
-        pending.cka_id == cka_id for pending in change.transaction.keys.load_pending()
-    )
-
-
 def fail(change: Change, key: Key, rotation: Rotation, cause: Cause, failure: str) -> None:
     """End a rotation that cannot come to its end; a version that was made stays, DEACTIVATED."""
     name = VersionName(key.name, rotation.number)
@@ -79,7 +71,7 @@ def fail(change: Change, key: Key, rotation: Rotation, cause: Cause, failure: st
     if version is None:
         change.transaction.keys.delete_pending(name)
     else:
-        change.transaction.keys.save_version(changed(Verb.DEACTIVATE, version, change.now, is_primary=False))
+        change.transaction.keys.save_version(apply_verb(Verb.DEACTIVATE, version, change.now, is_primary=False))
     change.transaction.rotations.save(replace(rotation, finish_time=change.now, failure=failure[:200]))
     change.record("key.rotation_failed", name, cause, failure=failure)
 
@@ -164,7 +156,7 @@ def take_over(change: Change, key: Key, rotation: Rotation, cause: Cause, *, is_
     until = Instant(now + rotation.overlap_us)
     tables = change.transaction
     tables.keys.save_key(replace(key, primary_number=rotation.number))
-    tables.keys.save_version(changed(Verb.ACTIVATE, new, now, is_primary=False))
+    tables.keys.save_version(apply_verb(Verb.ACTIVATE, new, now, is_primary=False))
     tables.rotations.save(replace(rotation, finish_time=now))
     change.record("key.activated", new.name, cause, old_version=str(old.name), old_until=format_instant(until))
     if old.state not in (KeyState.ACTIVE, KeyState.SUSPENDED):
@@ -172,12 +164,26 @@ def take_over(change: Change, key: Key, rotation: Rotation, cause: Cause, *, is_
     if rotation.overlap_us:
         tables.keys.save_version(replace(old, deactivate_time=until))
     else:
-        tables.keys.save_version(changed(Verb.DEACTIVATE, old, now, is_primary=False))
+        tables.keys.save_version(apply_verb(Verb.DEACTIVATE, old, now, is_primary=False))
         change.record("key.deactivated", old.name, cause)
+
+
+def refuse_failed(rotation: Rotation | None) -> None:
+    """See that the rotation a request began, if any, did not end without a new primary.
+
+    Raises:
+        SignerError: WRONG_STATE.
+    """
+    if rotation is not None and rotation.failure:
+        message = f"the rotation that this request began ended without a new primary: {rotation.failure}"
+        raise SignerError(Reason.WRONG_STATE, message)
 
 
 def in_progress(key: Key) -> SignerError:
     """The refusal of a second rotation."""
     number = 0 if key.rotation is None else key.rotation.number
-    message = f"{key.name} is being rotated to version {number} already; deactivate that version to call it off"
+    message = (
+        f"{key.name} is being rotated to version {number} already; activate that version to let it take over now, "
+        "or deactivate it to call it off"
+    )
     return SignerError(Reason.ROTATION_IN_PROGRESS, message, metadata={"version": str(number)})

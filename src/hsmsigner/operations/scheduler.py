@@ -30,9 +30,9 @@ from hsmsigner.domain.rotation import (
 )
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.governance import GovernanceCache
+from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
 from hsmsigner.operations.lifecycle import Lifecycle, begin_destroying, change_within
-from hsmsigner.operations.patience import Patience
 from hsmsigner.operations.ports import TOKEN_ANSWERED, Store
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.rotation_changes import planned_rotation
@@ -66,14 +66,14 @@ class Scheduler:
         lifecycle: Lifecycle,
         *,
         holder: str,
-        patience: Patience,
+        grace: DestructionGrace,
     ) -> None:
         self._clock = clock
         self._changes = KeyChanges(store, governance, clock)
         self._rotations = rotations
         self._lifecycle = lifecycle
         self._holder = holder
-        self._patience = patience
+        self._grace = grace
         self._ripe: frozenset[DueDestruction] = frozenset()
         self._at_work: dict[KeyName, asyncio.Task[None]] = {}
         self._paused: dict[KeyName, tuple[float, float]] = {}
@@ -105,7 +105,7 @@ class Scheduler:
             keys = change.governance.keys.values()
             # By the machine's clock: after a jump that was set right, the time of the log stays ahead of it.
             now = self._clock()
-            self._ripe = self._patience.observe(one for key in keys for one in due_destructions(key, now))
+            self._ripe = self._grace.observe(one for key in keys for one in due_destructions(key, now))
             facts = {key.name: primary_facts(key, counts.get(key.primary.name, 0)) for key in keys}
             due = [key.name for key in keys if next_step(key, change.now, facts[key.name], self._ripe) is not None]
         for name in due:

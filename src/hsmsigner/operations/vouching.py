@@ -17,6 +17,7 @@ from hsmsigner.domain.rotation_policy import Rotation
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.jobs import sign_task
 from hsmsigner.operations.key_changes import Cause, Change, KeyChanges
+from hsmsigner.operations.pairs import has_pair
 from hsmsigner.operations.ports import SignOutcome, SignStatus, Token
 
 _FINAL = (SignStatus.REFUSED, SignStatus.WRONG_SIGNATURE)
@@ -116,7 +117,7 @@ def _unsettled(change: Change, permit: _Permit) -> Rotation:
 
 
 async def _is_gone(token: Token, version: KeyVersion, outcome: SignOutcome) -> bool:
-    return outcome.status is SignStatus.NOT_CALLED and await token.find(version.cka_id, version.algorithm) is None
+    return outcome.status is SignStatus.NOT_CALLED and not await has_pair(token, version)
 
 
 async def _obstacle(token: Token, old: KeyVersion, outcome: SignOutcome) -> str | None:
@@ -127,16 +128,7 @@ async def _obstacle(token: Token, old: KeyVersion, outcome: SignOutcome) -> str 
     """
     if outcome.status in _FINAL:
         return f"the old version cannot sign: {outcome.cause}"
-    if outcome.status is not SignStatus.NOT_CALLED:
-        return None
-    try:
-        pair = await token.find(old.cka_id, old.algorithm)
-    except SignerError as error:
-        if error.reason is not Reason.TOKEN_REFUSED:
-            raise
-        pair = None
-    is_there = pair is not None and pair.public_key == old.public_key
-    return None if is_there else "the token does not have the old version"
+    return "the token does not have the old version" if await _is_gone(token, old, outcome) else None
 
 
 def _both(key: Key, rotation: Rotation) -> tuple[KeyVersion, KeyVersion]:

@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from hsmsigner.domain.algorithm import ALGORITHMS, SigningAlgorithm
+from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.instant import Instant
-from hsmsigner.domain.key import CkaId, Key, KeyName, KeyOrigin, KeyState, KeyVersion, VersionName
-from hsmsigner.domain.rotation_policy import Rotation, RotationPolicy
+from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import PendingKey, RequestKey
 from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.key_rows import KEYS, VERSIONS, mutable_columns, to_key
 from hsmsigner.store.rotations import load_under_way
 from hsmsigner.store.schema import key_versions as versions
 from hsmsigner.store.schema import keys
 
-_KEYS = (
-    select(
-        keys.c.key_id,
-        keys.c.algorithm,
-        keys.c.create_time,
-        keys.c.primary_number,
-        keys.c.rotation_policy,
-        keys.c.revision,
-    )
-    .where(keys.c.primary_number.is_not(None))
-    .order_by(keys.c.key_id)
-)
-_VERSIONS = (
-    select(
-        versions.c.key_id,
-        versions.c.number,
-        versions.c.state,
-        versions.c.cka_id,
-        versions.c.public_key,
-        versions.c.create_time,
-        versions.c.local,
-        versions.c.always_sensitive,
-        versions.c.never_extractable,
-        versions.c.origin,
-        versions.c.allow_unprotected,
-        versions.c.activate_time,
-        versions.c.deactivate_time,
-        versions.c.destroy_time,
-        versions.c.scheduled_from,
-        versions.c.is_destroying,
-        versions.c.missing_time,
-        versions.c.certificate_chain,
-        versions.c.signature_count,
-        versions.c.revision,
-    )
-    .where(versions.c.public_key.is_not(None))
-    .order_by(versions.c.key_id, versions.c.number)
-)
 _COUNT = BulkStatement(
     update(versions)
     .where(versions.c.key_id == bindparam("of_key"), versions.c.number == bindparam("of_number"))
@@ -76,17 +38,17 @@ class SqlKeyTable:
 
     def load_all(self) -> list[Key]:
         by_key: dict[str, list[Any]] = defaultdict(list)
-        for row in self._connection.execute(_VERSIONS):
+        for row in self._connection.execute(VERSIONS):
             by_key[row.key_id].append(row)
         under_way = load_under_way(self._connection)
-        return [_key(row, by_key[row.key_id], under_way.get(row.key_id)) for row in self._connection.execute(_KEYS)]
+        return [to_key(row, by_key[row.key_id], under_way.get(row.key_id)) for row in self._connection.execute(KEYS)]
 
     def load(self, name: KeyName) -> Key | None:
-        row = self._connection.execute(_KEYS.where(keys.c.key_id == name.key_id)).one_or_none()
+        row = self._connection.execute(KEYS.where(keys.c.key_id == name.key_id)).one_or_none()
         if row is None:
             return None
-        found = self._connection.execute(_VERSIONS.where(versions.c.key_id == name.key_id)).all()
-        return _key(row, found, load_under_way(self._connection, name.key_id).get(name.key_id))
+        found = self._connection.execute(VERSIONS.where(versions.c.key_id == name.key_id)).all()
+        return to_key(row, found, load_under_way(self._connection, name.key_id).get(name.key_id))
 
     def load_pending(self) -> list[PendingKey]:
         query = (
@@ -160,7 +122,7 @@ class SqlKeyTable:
                 never_extractable=version.never_extractable,
                 origin=version.origin.value,
                 allow_unprotected=version.allow_unprotected,
-                **_mutable(version),
+                **mutable_columns(version),
             )
         )
         if changed.rowcount != 1:
@@ -176,7 +138,7 @@ class SqlKeyTable:
         changed = self._connection.execute(
             update(versions)
             .where(*_is(version.name), versions.c.revision == version.revision)
-            .values(revision=version.revision + 1, **_mutable(version))
+            .values(revision=version.revision + 1, **mutable_columns(version))
         )
         if changed.rowcount != 1:
             raise _changed(f"{version.name} was changed meanwhile; look at it and decide again")
@@ -238,54 +200,3 @@ def _is(name: VersionName) -> tuple[Any, ...]:
 
 def _changed(message: str) -> SignerError:
     return SignerError(Reason.ETAG_MISMATCH, message)
-
-
-def _mutable(version: KeyVersion) -> dict[str, object]:
-    return {
-        "state": version.state.value,
-        "activate_time": version.activate_time,
-        "deactivate_time": version.deactivate_time,
-        "destroy_time": version.destroy_time,
-        "scheduled_from": None if version.scheduled_from is None else version.scheduled_from.value,
-        "is_destroying": version.is_destroying,
-        "missing_time": version.missing_time,
-        "certificate_chain": version.certificate_chain,
-    }
-
-
-def _key(row: Any, version_rows: Iterable[Any], rotation: Rotation | None) -> Key:
-    name, algorithm = KeyName(row.key_id), ALGORITHMS[row.algorithm]
-    return Key(
-        name,
-        algorithm,
-        Instant(row.create_time),
-        row.primary_number,
-        tuple(_version(version, name, algorithm) for version in version_rows),
-        RotationPolicy(**json.loads(row.rotation_policy)),
-        rotation,
-        row.revision,
-    )
-
-
-def _version(row: Any, name: KeyName, algorithm: SigningAlgorithm) -> KeyVersion:
-    # By position, in the order of _VERSIONS and of KeyVersion: this runs for every version at every change of epoch.
-    _, number, state, cka_id, public_key, create_time, local, sensitive, unextractable, origin, *rest = row
-    allow_unprotected, activate_time, deactivate_time, destroy_time, scheduled_from, *others = rest
-    return KeyVersion(
-        VersionName(name, number),
-        algorithm,
-        KeyState(state),
-        CkaId(cka_id),
-        public_key,
-        Instant(create_time),
-        local,
-        sensitive,
-        unextractable,
-        KeyOrigin(origin),
-        allow_unprotected,
-        activate_time,
-        deactivate_time,
-        destroy_time,
-        None if scheduled_from is None else KeyState(scheduled_from),
-        *others,
-    )

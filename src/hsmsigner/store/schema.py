@@ -125,6 +125,15 @@ Index(
     postgresql_where=rotations.c.finish_time.is_(None),
 )
 
+# Made, or perhaps made, for rotations that were called off; a row goes when its pair surely is not on the token.
+unwanted_pairs = Table(
+    "unwanted_pairs",
+    metadata,
+    Column("cka_id", LargeBinary, primary_key=True),
+    Column("algorithm", String(64), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+)
+
 continuity_statements = Table(
     "continuity_statements",
     metadata,

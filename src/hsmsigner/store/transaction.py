@@ -21,6 +21,7 @@ from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRota
 from hsmsigner.store.schema import appliance, audit_records
 from hsmsigner.store.state import LOG_STATE
 from hsmsigner.store.tiles import Appended, OpenTile, read_open_tile, write_tiles
+from hsmsigner.store.unwanted import SqlUnwantedPairTable
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
@@ -41,6 +42,7 @@ class SqlTransaction:
         self.keys = SqlKeyTable(connection)
         self.commands = SqlCommandTable(connection)
         self.rotations = SqlRotationTable(connection)
+        self.unwanted_pairs = SqlUnwantedPairTable(connection)
         self.continuity = SqlContinuityTable(connection)
         self.leases = SqlLeaseTable(connection)
         self.policies = SqlPolicyTable(connection)

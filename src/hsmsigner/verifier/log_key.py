@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from hsmsigner.verifier.continuity import verify_continuity
@@ -44,13 +46,17 @@ def follow(trust: Trust, document: bytes) -> Trust:
 
 
 def _reached(document: bytes, first: VerificationKey) -> set[bytes]:
-    """The versions that the statements lead to from this one, itself included."""
+    """The versions that the statements lead to from this one, itself included, up to where one is missing."""
     pem = load_der_public_key(first.der).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     try:
         return {version.public_key for version in verify_continuity(document, pem).versions}
     except VerificationError as error:
-        if error.fault in ("first_key", "broken_link"):
+        if error.fault == "first_key":
             return {first.der}
+        if error.fault == "broken_link":
+            fields = parse_object(document)
+            before = {**fields, "statements": fields["statements"][: error.sequence]}
+            return _reached(json.dumps(before).encode(), first)
         raise VerificationError("log_key", None, f"log-key.json: {error}") from error
 
 

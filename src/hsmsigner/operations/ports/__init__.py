@@ -8,6 +8,7 @@ from hsmsigner.operations.ports.keys import (
     PendingKey,
     RequestKey,
     RotationTable,
+    UnwantedPairTable,
 )
 from hsmsigner.operations.ports.log import (
     NO_FILTER,
@@ -73,5 +74,6 @@ __all__ = [
     "TokenStatus",
     "Transaction",
     "TreeHead",
+    "UnwantedPairTable",
     "UsageTable",
 ]

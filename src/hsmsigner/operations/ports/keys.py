@@ -98,7 +98,7 @@ class KeyTable(Protocol):
         ...
 
     def delete_pending(self, version: VersionName) -> None:
-        """Free a reservation whose pair provably is not on the token; with number 1, the key's name too."""
+        """Free a reservation whose pair is not on the token, or unwanted; with number 1, the key's name too."""
         ...
 
     def count_signatures(self, counts: Mapping[VersionName, int]) -> None:
@@ -135,6 +135,22 @@ class RotationTable(Protocol):
 
     def find(self, name: KeyName, request: RequestKey) -> Rotation | None:
         """The rotation of this key that this request began, finished or not."""
+        ...
+
+
+class UnwantedPairTable(Protocol):
+    """Pairs that are to be destroyed should the token have them: made for a rotation that was called off."""
+
+    def insert(self, cka_id: CkaId, algorithm: SigningAlgorithm, now: Instant) -> None:
+        """Remember one; doing so again changes nothing."""
+        ...
+
+    def load(self) -> dict[CkaId, SigningAlgorithm]:
+        """All of them, oldest first."""
+        ...
+
+    def delete(self, cka_id: CkaId) -> None:
+        """Forget one that surely is not on the token, and will not be."""
         ...
 
 

@@ -20,6 +20,7 @@ from hsmsigner.operations.ports.keys import (
     LeaseTable,
     RequestKey,
     RotationTable,
+    UnwantedPairTable,
 )
 from hsmsigner.operations.ports.log import CheckpointTable, LogReader, Retention, TreeHead
 
@@ -160,6 +161,11 @@ class Transaction(Protocol):
     @property
     def commands(self) -> CommandTable:
         """Which command a request_id stands for."""
+        ...
+
+    @property
+    def unwanted_pairs(self) -> UnwantedPairTable:
+        """Pairs that are to be destroyed."""
         ...
 
     @property
