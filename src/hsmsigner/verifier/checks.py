@@ -26,7 +26,7 @@ from hsmsigner.verifier.proofs import (
 )
 from hsmsigner.verifier.trust import OpenCheckpoint, Trust
 
-_MAX_LOG_KEYS_BYTES = 2**26
+_MAX_LOG_KEYS_BYTES = 2**24
 _MAX_SIGNATURE_BYTES = 2**26
 _TELL_EVERY = 2**14
 

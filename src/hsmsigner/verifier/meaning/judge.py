@@ -14,6 +14,7 @@ from hsmsigner.verifier.meaning.requests import Requests
 from hsmsigner.verifier.record import microseconds
 
 MOST_FAULTS = 100
+_LONGEST_TYPE = 100
 
 
 class Meaning:
@@ -41,19 +42,19 @@ class Meaning:
             return
         self._judged_to = sequence + 1
         kind = fields.get("type")
-        if not isinstance(kind, str):
+        if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
             self._add(VerificationError("field", sequence, f"record {sequence} has the type {shown(kind)}"))
             return
         judges = self._judges.get(kind)
         self.types[kind if judges or len(self.types) < MOST_FAULTS else "others"] += 1
-        if judges is None or len(self.faults) >= MOST_FAULTS:
+        if len(self.faults) >= MOST_FAULTS:
             return
         try:
             now = microseconds(fields["time"])
         except ValueError:
             self._add(VerificationError("time", sequence, f"record {sequence} has a time that never was"))
             return
-        for judge in judges:
+        for judge in judges or ():
             try:
                 judge(sequence, fields, now)
             except VerificationError as error:

@@ -10,10 +10,11 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from hsmsigner.verifier.fault import VerificationError, shown
-from hsmsigner.verifier.meaning.fields import Fields, Judge, bad_field, number, text
+from hsmsigner.verifier.meaning.fields import Fields, Judge, bad_field, number, text, version
 from hsmsigner.verifier.meaning.policies import Policies
 
-_MOST_REMEMBERED = 10_000
+# Debits, over all keys and principals.
+_MOST_REMEMBERED = 50_000
 
 
 class Window:
@@ -63,6 +64,7 @@ class Quotas:
         # Debits of authorizations without an outcome: one that never reached the token gives them back.
         self._open: dict[int, tuple[int, list[Window]]] = {}
         self._remembered: dict[tuple[str, str], tuple[Due, ...]] = {}
+        self._remembered_debits = 0
         self._remembered_for: object = None
 
     def judges(self) -> dict[str, Judge]:
@@ -85,7 +87,9 @@ class Quotas:
             return
         if self._policies.quotas is None:
             return
-        due = self._due(text(sequence, fields, "key"), text(sequence, fields, "principal"))
+        due = self._due(sequence, fields)
+        # Before anything is counted: a record costs no more than it is long.
+        _compare_number(sequence, debits, due)
         spent: list[Window] = []
         self._open[sequence] = now, spent
         over = None
@@ -114,24 +118,29 @@ class Quotas:
             for window in windows:
                 window.give_back(spent_at)
 
-    def _due(self, version: str, principal: str) -> tuple[Due, ...]:
-        if self._remembered_for is not self._policies.quotas or len(self._remembered) > _MOST_REMEMBERED:
-            self._remembered_for, self._remembered = self._policies.quotas, {}
-        due = self._remembered.get((version, principal))
+    def _due(self, sequence: int, fields: Fields) -> tuple[Due, ...]:
+        if self._remembered_for is not self._policies.quotas or self._remembered_debits > _MOST_REMEMBERED:
+            self._remembered_for, self._remembered, self._remembered_debits = self._policies.quotas, {}, 0
+        name, principal = text(sequence, fields, "key"), text(sequence, fields, "principal")
+        due = self._remembered.get((name, principal))
         if due is None:
-            key = version.rpartition("/versions/")[0]
-            due = self._remembered[version, principal] = tuple(
-                Due(quota.quota, quota.counter(key, version, principal), quota.count, quota.period_us)
+            key, _ = version(sequence, fields, "key")
+            due = self._remembered[name, principal] = tuple(
+                Due(quota.quota, quota.counter(key, name, principal), quota.count, quota.period_us)
                 for quota in self._policies.quotas_of(key)
             )
+            self._remembered_debits += 1 + len(due)
         return due
 
 
-def _compare(sequence: int, debits: list[object], due: tuple[Due, ...], windows: list[Window]) -> None:
+def _compare_number(sequence: int, debits: list[object], due: tuple[Due, ...]) -> None:
     if len(debits) != len(due):
         raise VerificationError(
             "debit", sequence, f"record {sequence} makes {len(debits)} debits, and the policy asks for {len(due)}"
         )
+
+
+def _compare(sequence: int, debits: list[object], due: tuple[Due, ...], windows: list[Window]) -> None:
     for debit, item, window in zip(debits, due, windows, strict=True):
         if not isinstance(debit, dict) or (debit.get("quota"), debit.get("counter"), debit.get("limit")) != item[:3]:
             raise VerificationError(
