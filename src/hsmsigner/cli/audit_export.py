@@ -39,6 +39,8 @@ def export(folder: FolderArgument, profile: ProfileOption, *, as_json: JsonOptio
         target = _opened(folder, status.origin)
         newest = checkpoint.checkpoint
         _require_growth(client, target, newest.size, newest.root_hash)
+        # Before the long work: it needs another right than reading the log does.
+        log_key = _log_key(client, list(checkpoint.vkeys))
         first = status.first_sequence if target.first is None else target.first
         kept = _write_records(client, target, first, status.first_sequence, newest.size)
         root = target.write_upper_tiles(newest.size)
@@ -54,7 +56,7 @@ def export(folder: FolderArgument, profile: ProfileOption, *, as_json: JsonOptio
             for one in client.list_checkpoints()
             if one.size <= newest.size
         )
-        target.finish(status.origin, first, newest.size, newest.note, _log_key(client, list(checkpoint.vkeys)))
+        target.finish(status.origin, first, newest.size, newest.note, log_key)
     result = {"folder": str(folder), "first": first, "size": newest.size, "root_hash": root.hex(), "kept": kept}
     if as_json:
         print_json(result | {"vkeys": list(checkpoint.vkeys)})
