@@ -6,7 +6,8 @@ allowed must fit here too, and it may have observed more than is counted here, b
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from array import array
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 from hsmsigner.verifier.fault import VerificationError, shown
@@ -15,34 +16,47 @@ from hsmsigner.verifier.meaning.policies import Policies
 
 # Debits, over all keys and principals.
 _MOST_REMEMBERED = 50_000
+_MOST_OLD = 1024
 
 
 class Window:
-    """The debits of one counter that are younger than its period, by time."""
+    """The debits of one counter that are younger than its period, by time: eight bytes each, for there are millions."""
 
-    __slots__ = ("_times", "count")
+    __slots__ = ("_begin", "_returned", "_times", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self._times: OrderedDict[int, int] = OrderedDict()
+        self._times = array("q")
+        # Those before this place are too old.
+        self._begin = 0
+        # Debits that were taken back, by time; they are no longer in `count`.
+        self._returned: dict[int, int] = {}
 
     def add(self, now: int, period_us: int) -> int:
         """Count one debit, drop those that are a whole period old, and say how many there are now."""
-        times = self._times
-        times[now] = times.get(now, 0) + 1
+        times, begin, returned = self._times, self._begin, self._returned
+        times.append(now)
         self.count += 1
-        oldest = next(iter(times))
-        while oldest <= now - period_us:
-            self.count -= times.pop(oldest)
-            if not times:
-                break
-            oldest = next(iter(times))
+        until, end = now - period_us, len(times)
+        while begin < end and times[begin] <= until:
+            if returned and times[begin] in returned:
+                returned[times[begin]] -= 1
+                returned = self._returned = {time: count for time, count in returned.items() if count}
+            else:
+                self.count -= 1
+            begin += 1
+        if begin > _MOST_OLD and begin > end // 2:
+            del times[:begin]
+            begin = 0
+        self._begin = begin
         return self.count
 
     def give_back(self, spent_at: int) -> None:
         """Take back one debit of that time, if it still counts."""
-        if self._times.get(spent_at):
-            self._times[spent_at] -= 1
+        times, taken = self._times, self._returned.get(spent_at, 0)
+        spent = bisect_right(times, spent_at, self._begin) - bisect_left(times, spent_at, self._begin)
+        if taken < spent:
+            self._returned[spent_at] = taken + 1
             self.count -= 1
 
 
