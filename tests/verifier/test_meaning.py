@@ -223,7 +223,7 @@ FAULTY = [
     ),
     Row("a type without end", [{"type": "x" * 101, "at": 0}], "field", 0),
     Row("a day that never was", [{"type": "x", "time": "2027-02-31T00:00:00.000000Z"}], "time", 0),
-    Row("a request_id without end", [*FREE, no_debits(0, at=1, request_id="x" * 1025)], "field", 2),
+    Row("a request_id without end", [*FREE, no_debits(0, at=1, request_id="x" * 4097)], "field", 2),
     Row("a type that is no text", [{"type": 5, "at": 0}], "field", 0),
     Row("a name that is none", [*FREE, change("suspended", 1, version="keys/../x")], "field", 2),
 ]
@@ -259,6 +259,7 @@ FINE = {
         published(at=0), published(2, at=1), DENIED | {"policy_revision": 1, "count": 40},
     ],
     "a record of a type that nobody knows": [*FREE, {"type": "appliance.something", "at": 1}],
+    "the longest public key": [FREE[0], pair(at=0, public_key="30" * 550)],
     "an adopted version": [*FREE, pair(V2, "key.adopted", at=1), activated(2, 3)],
 }  # fmt: skip
 

@@ -139,6 +139,17 @@ def test_what_cannot_be_read_ends_with_1(tmp_path: Path, capsys: pytest.CaptureF
         assert json.loads(capsys.readouterr().out)["error"] == "unreadable"
 
 
+def test_a_log_that_was_set_back_says_what_nobody_can_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [published(at=0), {"type": "log.rollback_accepted", "at": 1}, {"type": "log.memory_missing", "at": 2}]
+    folder = Writer(chained(entries), [LOG]).write(tmp_path / "export")
+
+    assert main(["export", str(folder), "--log-key", LOG.vkey]) == 0
+
+    shown = capsys.readouterr().out
+    assert "not checked: what was lost before record 1: " in shown
+    assert "not checked: whether the log was set back before record 2: " in shown
+
+
 def test_keys_may_be_in_files(export: Path, tmp_path: Path) -> None:
     (tmp_path / "log.vkey").write_text(f"{LOG.vkey}\n", "utf-8")
 

@@ -211,6 +211,7 @@ def _told(exports: list[Export], verified: list[Verified], meaning: Meaning) -> 
             f"the records before {exports[0].first} are in an archive (--archive): neither they nor what later records"
             " refer to there were checked, only their hashes"
         )
+    told.notes += meaning.doubts
     if not export.trust.witnesses:
         told.notes.append("no witness was asked for (--witness): who holds the PIN could show others another log")
     return told

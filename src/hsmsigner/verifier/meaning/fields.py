@@ -13,8 +13,8 @@ Fields = dict[str, Any]
 # Takes a record's number, its fields and its time in microseconds; raises VerificationError.
 Judge = Callable[[int, Fields, int], None]
 
-# Far beyond any name of ours: what rules remember and match must not be as long as a line may be.
-_LONGEST = 1024
+# Several times an RSA-4096 key in hex: what rules remember and match must not be as long as a line may be.
+_LONGEST = 4096
 _VERSION = re.compile(r"(?P<key>keys/[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)/versions/(?P<number>[1-9][0-9]{0,8})", re.ASCII)
 
 

@@ -15,16 +15,23 @@ from hsmsigner.verifier.record import microseconds
 
 MOST_FAULTS = 100
 _LONGEST_TYPE = 100
+# What the log could not know when it was written, by the type of the record that says so.
+_DOUBTS = {
+    "log.rollback_accepted": "what was lost before record {}: there the operators accepted that the log was set back",
+    "log.memory_missing": "whether the log was set back before record {}: there the token remembered nothing of it",
+}
 
 
 class Meaning:
     """Judges records from `begin` on, in order; what lies before a `begin` above 0 is taken as it comes.
 
-    `faults` are those found, oldest first, at most 100: then nothing more is judged. `types` counts the records.
+    `faults` are those found, oldest first, at most 100: then nothing more is judged. `types` counts the records;
+    `doubts` are what they say that nobody can check, at most 100.
     """
 
     def __init__(self, begin: int = 0) -> None:
         self.faults: list[VerificationError] = []
+        self.doubts: list[str] = []
         self.types: Counter[str] = Counter()
         self._judged_to = begin
         is_partial = begin > 0
@@ -47,6 +54,8 @@ class Meaning:
             return
         judges = self._judges.get(kind)
         self.types[kind if judges or len(self.types) < MOST_FAULTS else "others"] += 1
+        if kind in _DOUBTS and len(self.doubts) < MOST_FAULTS:
+            self.doubts.append(_DOUBTS[kind].format(sequence))
         if len(self.faults) >= MOST_FAULTS:
             return
         try:
