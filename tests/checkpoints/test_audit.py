@@ -71,6 +71,45 @@ def test_a_refusal_of_somebody_else_under_the_same_id_does_not_hide_a_signature(
     run(scenario)
 
 
+def test_a_flood_of_refusals_under_the_same_id_does_not_hide_a_signature(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            signed = await signer.sign(request_id=request_id)
+            fields = {"principal": STRANGER.text, "request_id": request_id, "policy_revision": 1}
+            async with signer.store.transaction() as transaction:
+                transaction.append([Entry("sign.denied", fields)] * 300, transaction.last_time)
+            await signer.checkpoints.round(is_forced=True)
+
+            proof = await signer.audit.prove_inclusion(OPERATOR, request_id)
+
+            assert proof.sequence == signed.audit_sequence
+
+    run(scenario)
+
+
+def test_a_signature_of_somebody_else_under_the_same_id_does_not_stand_for_the_one_that_is_meant(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with make_signer(tmp_path) as signer:
+            await signer.create_key()
+            request_id = fresh_id()
+            first = await signer.sign(request_id=request_id)
+            second = await signer.sign(principal=OTHER_ENGINE, request_id=request_id)
+            await signer.checkpoints.round(is_forced=True)
+
+            with pytest.raises(SignerError) as caught:
+                await signer.audit.prove_inclusion(OPERATOR, request_id)
+
+            assert caught.value.reason is Reason.INVALID_FIELD
+            assert f"{first.audit_sequence} ({ENGINE.text})" in caught.value.message
+            assert f"{second.audit_sequence} ({OTHER_ENGINE.text})" in caught.value.message
+
+    run(scenario)
+
+
 def test_without_a_signature_the_newest_record_about_the_request_is_proven(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path) as signer:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hsmsigner.cli import export_folder
 from hsmsigner.cli.export_folder import ExportFolder, tile_path
+from hsmsigner.errors import ConfigurationError
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 from hsmsigner.verifier import VerificationError
 
@@ -83,6 +85,50 @@ def test_checkpoints_that_the_server_forgot_are_kept(tmp_path: Path) -> None:
     target.write_checkpoints([(7, notes[7])])
     lines = gzip.decompress((tmp_path / "checkpoints.jsonl.gz").read_bytes()).decode().splitlines()
     assert [json.loads(line) for line in lines] == [notes[3], notes[7], notes[9]]
+
+
+@pytest.mark.parametrize(
+    ("harm", "fault"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "format"),
+        (lambda path: path.write_bytes(gzip.compress(record(0) + b"\n")), "changed"),
+        (
+            lambda path: path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"9", b"8"))),
+            "changed",
+        ),
+    ],
+    ids=["gone", "cut off", "empty but for one", "changed"],
+)
+def test_a_segment_that_has_not_all_its_records_may_not_be_sealed(
+    tmp_path: Path, harm: Callable[[Path], object], fault: str
+) -> None:
+    target = write(tmp_path, 0, 65_536)
+    target.require_records(0)
+    harm(tmp_path / "records" / "000000.jsonl.gz")
+    with pytest.raises(VerificationError) as caught:
+        target.require_records(0)
+    assert (caught.value.fault, caught.value.sequence) == (fault, 0)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"5", b"[1]", b'{"origin": 5}', b'{"origin": "x", "first": "0", "size": 1}', b"\xff"]
+)
+def test_a_folder_whose_header_is_damaged_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "export.json").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="export into an empty one"):
+        ExportFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"x", gzip.compress(b"x\n"), gzip.compress(b'{"note": 5}\n'), gzip.compress(b"{}\n")[:-3]]
+)
+def test_a_folder_whose_checkpoints_are_damaged_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "checkpoints.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="export into an empty one"):
+        ExportFolder(tmp_path).write_checkpoints([])
+    assert path.read_bytes() == content
 
 
 def test_tile_paths_are_those_of_tlog_tiles() -> None:

@@ -102,14 +102,14 @@ def data_objects(session: pkcs11.Session) -> list[list[str]]:
     return sorted([row[wanted[0]], row[wanted[1]], row[wanted[2]].decode()] for row in shown)
 
 
-def plant_data(session: pkcs11.Session, label: str, values: list[str]) -> int:
-    """Make a data object of our application for each value."""
+def plant_data(session: pkcs11.Session, label: str, values: list[str], *, private: bool = True) -> int:
+    """Make a data object of our application for each value; one that is not private needs no PIN."""
     for value in values:
         session.create_object(
             {
                 Attribute.CLASS: ObjectClass.DATA,
                 Attribute.TOKEN: True,
-                Attribute.PRIVATE: True,
+                Attribute.PRIVATE: private,
                 Attribute.APPLICATION: "hsmsigner",
                 Attribute.LABEL: label,
                 Attribute.VALUE: value.encode(),
@@ -122,7 +122,7 @@ def _main() -> None:
     orders = json.load(sys.stdin)
     token = pkcs11.lib(orders["module"]).get_token(token_label=orders["label"])
     cka_id = bytes.fromhex(orders.get("cka_id", ""))
-    with token.open(rw=True, user_pin=orders["pin"], attribute_mapper=attribute_mapper()) as session:
+    with token.open(rw=True, user_pin=orders["pin"] or None, attribute_mapper=attribute_mapper()) as session:
         answer: Any
         match orders["do"]:
             case "attributes":
@@ -138,7 +138,7 @@ def _main() -> None:
             case "data_objects":
                 answer = data_objects(session)
             case "plant_data":
-                answer = plant_data(session, orders["data_label"], orders["values"])
+                answer = plant_data(session, orders["data_label"], orders["values"], private=bool(orders["pin"]))
     print(json.dumps(answer))  # noqa: T201 - the answer
 
 

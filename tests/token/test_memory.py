@@ -14,7 +14,7 @@ from hsmsigner.token.client import TokenClient
 from hsmsigner.token.memory import LogMemory
 from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm, Worker, until
-from tests.token.other_client import ask_token
+from tests.token.other_client import ask_token, ask_token_of
 
 ORIGIN = "log.example/test"
 
@@ -85,6 +85,19 @@ def test_of_several_after_a_crash_the_newest_counts_and_what_cannot_be_read_is_l
         assert worker.stop() == 0
     left = [entry[2] for entry in ask_token(hsm, "data_objects")]
     assert sorted(left) == sorted([*garbage, somebody_elses, value(6)])
+
+
+def test_what_somebody_without_the_pin_planted_is_not_believed(hsm: SoftHsm) -> None:
+    ask_token(hsm, "plant_data", data_label=ORIGIN, values=[value(100)])
+    ask_token_of(hsm.token, "", "plant_data", data_label=ORIGIN, values=[value(10, rollbacks=9), value(2**40)])
+
+    async def use(client: TokenClient) -> None:
+        assert await client.recall(ORIGIN) == head(100)
+        await client.remember(ORIGIN, head(101))
+        assert await client.recall(ORIGIN) == head(101)
+
+    with hsm.start_worker():
+        hsm.ask(use)
 
 
 def test_a_crash_while_a_rollback_is_accepted_leaves_the_accepted_one_in_force(hsm: SoftHsm) -> None:

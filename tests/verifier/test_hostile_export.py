@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
+from time import process_time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ from hsmsigner.verifier import VerificationError
 from hsmsigner.verifier.command import main
 from hsmsigner.verifier.note import parse_checkpoint, parse_vkey
 from tests.verifier.export_writer import NoteKey, Writer, note_of, write_segment
-from tests.verifier.logs import chained, encode, honest, pair, published
+from tests.verifier.logs import chained, encode, honest, no_debits, pair, published
 
 LOG, WITNESS = NoteKey(), NoteKey("witness.example/w1", 0x04)
 RECORDS = honest(5)
@@ -131,6 +132,13 @@ HARM: dict[str, tuple[Callable[[Path], None], str]] = {
     "a short tile": (put("tile/0/000.p/12", bytes(31)), "tile"),
     "a long tile": (put("tile/0/000.p/12", bytes(10_000)), "format"),
     "keys that are none": (put("log-key.json", b'{"key":"keys/audit-log","vkeys":[5],"statements":[]}'), "format"),
+    "a key named again and again": (
+        put("log-key.json", json.dumps({"key": "keys/audit-log", "vkeys": [LOG.vkey] * 9, "statements": []}).encode()),
+        "log_key",
+    ),
+    "a header of brackets": (put("export.json", b"[]," * 20_000), "format"),
+    "keys of brackets": (put("log-key.json", b'{"key":[' + b"[]," * 2**22 + b"1]}"), "format"),
+    "a record of brackets": (with_line(b'{"x":[' + b"[]," * 2**20 + b"1]}"), "changed"),
     "no keys": (put("log-key.json", b'{"key":"keys/audit-log","vkeys":[],"statements":[]}'), "format"),
     "statements that are none": (
         put("log-key.json", json.dumps({"key": "keys/audit-log", "vkeys": [LOG.vkey], "statements": [5]}).encode()),
@@ -224,3 +232,24 @@ def test_a_changed_byte_anywhere_is_a_fault_or_no_change(
 def test_verification_key_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"key"):
         parse_vkey(text)
+
+
+QUOTA = {"quota": "q", "count": 1, "period_us": 1, "by_principal": True, "per_version": False}
+MANY = [QUOTA | {"match": "keys/*", "quota": f"q{number}"} for number in range(10_000)]
+SLOW = [QUOTA | {"match": "*" + f"{number:03}*a" * 100, "quota": f"q{number}"} for number in range(500)]
+
+
+@pytest.mark.parametrize("quotas", [MANY, SLOW], ids=["many quotas", "slow patterns"])
+def test_records_cost_no_more_than_they_are_long(
+    quotas: list[dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions = [f"{'a' * 300_000}/versions/1"] + [f"keys/{'a' * 60}{number}/versions/1" for number in range(50)]
+    signed = [no_debits(number, at=1, key=version) for number, version in enumerate(versions)]
+    folder = Writer(chained([published(at=0, quotas=quotas), pair(at=0), *signed]), [LOG]).write(tmp_path / "export")
+    peak_kib, began_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, process_time()
+
+    code = main(["export", str(folder), "--log-key", LOG.vkey, "--json"])
+
+    assert (code, json.loads(capsys.readouterr().out)["fault"]) == (5, "field")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 128 * 1024
+    assert process_time() - began_s < 20

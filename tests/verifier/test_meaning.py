@@ -78,6 +78,7 @@ FAULTY = [
     Row("quota with a text for a count", [published(at=0, quotas=[QUOTAS[0] | {"count": "5"}])], "field", 0),
     Row("decided by an older revision", [*FREE, published(2, at=1, quotas=()), no_debits(0, at=2)], "policy", 3),
     Row("decided before any policy", [pair(at=0), no_debits(0, at=1)], "policy", 1),
+    Row("decided by revision true", [*FREE, no_debits(0, at=1, policy_revision=True)], "field", 2),
     Row("refused by an older revision", [published(at=0), DENIED], "policy", 1),
     Row("zero refusals", [published(at=0), DENIED | {"policy_revision": 1, "count": 0}], "denial", 1),
     Row("negative refusals", [published(at=0), DENIED | {"policy_revision": 1, "count": -3}], "field", 1),
@@ -120,6 +121,18 @@ FAULTY = [
         ],
         "authorization",
         4,
+    ),
+    Row(
+        "resumed with another key",
+        [
+            *FREE,
+            pair("keys/other/versions/1", at=0),
+            no_debits(0, at=1),
+            ended(0, 3, at=1, kind="interrupted"),
+            no_debits(0, at=2, resumed=True, key="keys/other/versions/1"),
+        ],
+        "authorization",
+        5,
     ),
     Row("completed twice", [*FREE, no_debits(0, at=1), ended(0, 2, at=1), ended(0, 2, at=2)], "outcome", 4),
     Row(
@@ -208,6 +221,9 @@ FAULTY = [
         "key_state",
         4,
     ),
+    Row("a type without end", [{"type": "x" * 101, "at": 0}], "field", 0),
+    Row("a day that never was", [{"type": "x", "time": "2027-02-31T00:00:00.000000Z"}], "time", 0),
+    Row("a request_id without end", [*FREE, no_debits(0, at=1, request_id="x" * 4097)], "field", 2),
     Row("a type that is no text", [{"type": 5, "at": 0}], "field", 0),
     Row("a name that is none", [*FREE, change("suspended", 1, version="keys/../x")], "field", 2),
 ]
@@ -232,6 +248,10 @@ FINE = {
         authorized(0, at=2, quotas=(), resumed=True), ended(0, 4, at=3, kind="failed"),
         authorized(0, at=4, quotas=(), resumed=True), ended(0, 6, at=5),
     ],
+    "resumed with the version that took over": [
+        *FREE, V2_MADE, no_debits(0, at=6), ended(0, 3, at=6, kind="interrupted"), activated(7, 10),
+        no_debits(0, at=8, resumed=True, key=V2),
+    ],
     "old version signs within the overlap": [
         *FREE, V2_MADE, activated(6, 10), no_debits(0, at=9), no_debits(1, at=9, key=V2),
     ],
@@ -239,6 +259,7 @@ FINE = {
         published(at=0), published(2, at=1), DENIED | {"policy_revision": 1, "count": 40},
     ],
     "a record of a type that nobody knows": [*FREE, {"type": "appliance.something", "at": 1}],
+    "the longest public key": [FREE[0], pair(at=0, public_key="30" * 550)],
     "an adopted version": [*FREE, pair(V2, "key.adopted", at=1), activated(2, 3)],
 }  # fmt: skip
 

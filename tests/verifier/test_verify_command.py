@@ -19,6 +19,7 @@ from tests.verifier.export_writer import NoteKey, Writer, note_of
 from tests.verifier.logs import chained, ended, honest, no_debits, pair, published
 
 LOG, WITNESS = NoteKey(), NoteKey("witness.example/w1", 0x04)
+RENAMED, SELF = NoteKey("witness.example/w2", 0x04, WITNESS.private), NoteKey("witness.example/w3", 0x04, LOG.private)
 PROGRAM = (sys.executable, "-m", "hsmsigner.verifier")
 LOADED = """
 import sys
@@ -47,6 +48,19 @@ def test_program_says_what_it_verified(export: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("verified: 62 records of log.example/appliance-1 are whole")
     assert "witness.example/w1 at 2027-01-15T08:00:00Z" in done.stdout
+
+
+def test_program_prints_what_the_terminal_cannot_show(tmp_path: Path) -> None:
+    entries = [published(at=0), pair(at=0), {"type": "証.明", "at": 1}]
+    folder = Writer(chained(entries), [LOG]).write(tmp_path / "export")
+
+    done = subprocess.run(
+        [*PROGRAM, "export", folder, "--log-key", LOG.vkey], env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u8a3c.\u660e 1" in done.stdout
 
 
 def test_program_needs_nothing_but_the_standard_library_and_cryptography(export: Path) -> None:
@@ -103,6 +117,8 @@ def test_help_has_an_example_and_the_exit_codes(command: str, capsys: pytest.Cap
     ["export", "x", "--log-key", LOG.vkey, "--witness", LOG.vkey],
     ["export", "x", "--log-key", LOG.vkey, "--witness", WITNESS.vkey, "--quorum", "2"],
     ["export", "x", "--log-key", LOG.vkey, "--quorum", "-1"],
+    ["export", "x", "--log-key", LOG.vkey, "--witness", WITNESS.vkey, "--witness", RENAMED.vkey],
+    ["export", "x", "--log-key", LOG.vkey, "--witness", SELF.vkey],
     ["checkpoints", "x", "y", "--log-key", LOG.vkey],
     ["checkpoints", "x", "y", "--log-key", LOG.vkey, "--proof", "p", "--export", "e"],
 ])  # fmt: skip
@@ -121,6 +137,17 @@ def test_what_cannot_be_read_ends_with_1(tmp_path: Path, capsys: pytest.CaptureF
         assert "cannot be read" in capsys.readouterr().err
         assert main([*given, "--log-key", LOG.vkey, "--json"]) == 1
         assert json.loads(capsys.readouterr().out)["error"] == "unreadable"
+
+
+def test_a_log_that_was_set_back_says_what_nobody_can_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [published(at=0), {"type": "log.rollback_accepted", "at": 1}, {"type": "log.memory_missing", "at": 2}]
+    folder = Writer(chained(entries), [LOG]).write(tmp_path / "export")
+
+    assert main(["export", str(folder), "--log-key", LOG.vkey]) == 0
+
+    shown = capsys.readouterr().out
+    assert "not checked: what was lost before record 1: " in shown
+    assert "not checked: whether the log was set back before record 2: " in shown
 
 
 def test_keys_may_be_in_files(export: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hsmsigner.client import SignerClient
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.transparency.merkle import HASH_SIZE
 from hsmsigner.verifier import VerificationError
+from hsmsigner.verifier.merkle import proves_consistency
 
 _PAGE_SIZE = 1000
 _LOG_KEY = "keys/audit-log"
@@ -37,6 +38,9 @@ def export(folder: FolderArgument, profile: ProfileOption, *, as_json: JsonOptio
         status = client.get_log_status()
         target = _opened(folder, status.origin)
         newest = checkpoint.checkpoint
+        _require_growth(client, target, newest.size, newest.root_hash)
+        # Before the long work: it needs another right than reading the log does.
+        log_key = _log_key(client, list(checkpoint.vkeys))
         first = status.first_sequence if target.first is None else target.first
         kept = _write_records(client, target, first, status.first_sequence, newest.size)
         root = target.write_upper_tiles(newest.size)
@@ -52,7 +56,7 @@ def export(folder: FolderArgument, profile: ProfileOption, *, as_json: JsonOptio
             for one in client.list_checkpoints()
             if one.size <= newest.size
         )
-        target.finish(status.origin, first, newest.size, newest.note, _log_key(client, list(checkpoint.vkeys)))
+        target.finish(status.origin, first, newest.size, newest.note, log_key)
     result = {"folder": str(folder), "first": first, "size": newest.size, "root_hash": root.hex(), "kept": kept}
     if as_json:
         print_json(result | {"vkeys": list(checkpoint.vkeys)})
@@ -76,6 +80,8 @@ def seal(
 ) -> None:
     """Take records that an export has out of the store, in whole segments of 65,536. No proof breaks: hashes stay.
 
+    That the folder has every one of them is checked first.
+
     Verify the export first (`hsmsigner-verify export DIR`) and keep it: the appliance no longer has these records.
 
     Example: hsmsigner audit export ./archive && hsmsigner audit seal ./archive --keep 1000000
@@ -94,6 +100,9 @@ def seal(
         confirmed(f"Take records {begin} to {end - 1} out of the store? Only {folder} will have them.", is_yes=is_yes,
                   as_json=as_json)  # fmt: skip
         root = target.root_at(end)
+        for number in range(begin // SEGMENT, end // SEGMENT):
+            # What the folder lacks would be lost for good.
+            target.require_records(number)
         first = client.seal_audit_records(end, root, str(folder.resolve())[:1000]).first_sequence
     if as_json:
         print_json({"sealed": first - begin, "first_sequence": first})
@@ -109,6 +118,28 @@ def _opened(folder: Path, origin: str) -> ExportFolder:
     if target.origin is None and any(folder.iterdir()) and not (folder / "records").is_dir():
         raise ConfigurationError(f"{folder} has files that are no export in it; take an empty folder")
     return target
+
+
+def _require_growth(client: SignerClient, target: ExportFolder, size: int, root_hash: bytes) -> None:
+    """See that the log still begins with what is in the folder: else that is evidence, and not to be overwritten.
+
+    Raises:
+        VerificationError: `rollback` or `fork`; nothing was written.
+    """
+    before = target.newest()
+    if before is None:
+        return
+    if before.size > size:
+        raise VerificationError(
+            "rollback", size, f"{target.path} has {before.size} records, and the newest checkpoint {size}: the log was"
+            " set back. The folder was left as it is"
+        )  # fmt: skip
+    proof = client.get_consistency_proof(before.size, size).hashes
+    if not proves_consistency((before.size, before.root_hash), (size, root_hash), proof):
+        raise VerificationError(
+            "fork", None, f"the log does not begin with the {before.size} records in {target.path}: they are of another"
+            " log, or one of the two was changed. The folder was left as it is"
+        )  # fmt: skip
 
 
 def _write_records(client: SignerClient, target: ExportFolder, first: int, available: int, size: int) -> int:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hsmsigner.errors import ConfigurationError
+from hsmsigner.transparency.checkpoint import CheckpointBody, parse_checkpoint
 from hsmsigner.transparency.merkle import HASH_SIZE, leaf_hash
+from hsmsigner.transparency.note import NoteError
 from hsmsigner.transparency.proof import TILE_SIZE, TiledTree, tile_root
 from hsmsigner.verifier import VerificationError
 
@@ -26,11 +30,50 @@ class ExportFolder:
     """One folder, empty or with an earlier export of the same log in it."""
 
     def __init__(self, folder: Path) -> None:
+        """Read what it says of itself.
+
+        Raises:
+            ConfigurationError: `export.json` cannot be read.
+        """
         self.path = folder
         head = self._read_json("export.json")
         self.origin: str | None = head.get("origin")
         self.first: int | None = head.get("first")
         self.size: int = head.get("size", 0)
+        if head and not (isinstance(self.origin, str) and type(self.first) is int and type(self.size) is int):
+            raise _damaged(folder, "export.json")
+
+    def newest(self) -> CheckpointBody | None:
+        """The checkpoint that the export here goes up to; None where there is none.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        if not self.size:
+            return None
+        try:
+            return parse_checkpoint((self.path / "checkpoint").read_text("utf-8"))
+        except (NoteError, FileNotFoundError, UnicodeDecodeError) as error:
+            raise _damaged(self.path, "checkpoint") from error
+
+    def require_records(self, number: int) -> None:
+        """See that a segment has every record that its tiles have the hash of.
+
+        Raises:
+            VerificationError: `missing`, `format` or `changed`.
+        """
+        path = self._segment(number)
+        if not self.has_segment(number):
+            raise VerificationError("missing", number * SEGMENT, f"{path}, or a tile over it, is missing")
+        try:
+            with gzip.open(path) as file:
+                leaves = [leaf_hash(line.removesuffix(b"\n")) for line in file]
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise VerificationError("format", number * SEGMENT, f"{path} cannot be unpacked: {error}") from error
+        tiles = range(number * TILES_OF_SEGMENT, (number + 1) * TILES_OF_SEGMENT)
+        if leaves != [leaf for tile in tiles for leaf in self._read_tile(0, tile)]:
+            message = f"{path} does not have the records whose hashes are in the tiles"
+            raise VerificationError("changed", number * SEGMENT, message)
 
     def has_segment(self, number: int) -> bool:
         """Whether a full segment is there, and all of its tiles."""
@@ -103,9 +146,15 @@ class ExportFolder:
 
     def _old_checkpoints(self) -> Iterator[dict[str, str]]:
         path = self.path / "checkpoints.jsonl.gz"
-        if path.exists():
+        if not path.exists():
+            return
+        try:
             with gzip.open(path, "rt", encoding="utf-8") as file:
-                yield from map(json.loads, file)
+                for line in map(json.loads, file):
+                    _size_of(line["note"])
+                    yield line
+        except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _damaged(self.path, path.name) from error
 
     def _read_tile(self, level: int, number: int) -> list[bytes]:
         """Hashes of a tile: the full one, or the widest partial one there is."""
@@ -123,7 +172,11 @@ class ExportFolder:
             content = json.loads((self.path / name).read_bytes())
         except FileNotFoundError:
             return {}
-        return content if isinstance(content, dict) else {}
+        except ValueError as error:
+            raise _damaged(self.path, name) from error
+        if not isinstance(content, dict):
+            raise _damaged(self.path, name)
+        return content
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
@@ -139,6 +192,11 @@ def tile_path(level: int, number: int, width: int = TILE_SIZE) -> str:
     parts = [groups[start : start + 3] for start in range(0, len(groups), 3)]
     path = f"tile/{level}/" + "/".join([*(f"x{part}" for part in parts[:-1]), parts[-1]])
     return path if width == TILE_SIZE else f"{path}.p/{width}"
+
+
+def _damaged(folder: Path, name: str) -> ConfigurationError:
+    message = f"{name} in {folder} cannot be read: keep the folder as it is, and export into an empty one"
+    return ConfigurationError(message)
 
 
 def _size_of(note: str) -> int:

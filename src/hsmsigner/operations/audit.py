@@ -19,8 +19,9 @@ from hsmsigner.operations.ports import NO_FILTER, Checkpoint, LogFilter, LogPage
 
 # Where no record is: reading there tells how the tree stands, and nothing more.
 _BEYOND = 2**62
-# One request_id has one outcome; only somebody who abuses it makes more records about it than this.
-_MOST_RECORDS_OF_A_REQUEST = 200
+# One request_id has one outcome; only somebody who abuses it makes more records about it than twice this. He cannot
+# have made them both before and after it.
+_RECORDS_AT_EITHER_END = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ class Audit:
         """One record, and the proof that it is in the tree of a checkpoint: of this size, or the newest (0).
 
         Raises:
-            SignerError: FORBIDDEN, NOT_IN_LOG, CHECKPOINT_PENDING, RECORDS_SEALED, INVALID_FIELD, AUDIT_UNAVAILABLE.
+            SignerError: FORBIDDEN, NOT_IN_LOG, CHECKPOINT_PENDING, RECORDS_SEALED, AUDIT_UNAVAILABLE; INVALID_FIELD,
+                also for a request_id that several principals had something signed under.
         """
         self._require(principal)
         sequence, record = await self._find(wanted)
@@ -203,16 +205,24 @@ class Audit:
     async def _newest_about(self, request_id: RequestId) -> tuple[int, bytes]:
         """The signature that was released, else the newest record about the request.
 
-        Ids belong to principals: somebody else's refusal under the same id must not hide a signature.
+        Ids belong to principals: neither a refusal nor a signature of somebody else under the same id may stand for
+        the one that is meant.
         """
         sequences = await self._store.find_by_request(request_id)
         if not sequences:
             raise _not_in_log("no record is about a request with that request_id", "request_id")
-        for sequence in reversed(sequences[-_MOST_RECORDS_OF_A_REQUEST:]):
+        ends = dict.fromkeys((*sequences[:_RECORDS_AT_EITHER_END], *sequences[-_RECORDS_AT_EITHER_END:]))
+        signed: dict[str, tuple[int, bytes]] = {}
+        for sequence in ends:
             record = await self._record(sequence)
-            if json.loads(record[1]).get("type") == "sign.completed":
-                return record
-        return await self._record(sequences[-1])
+            fields = json.loads(record[1])
+            if fields.get("type") == "sign.completed":
+                signed[str(fields.get("principal"))] = record
+        if len(signed) > 1:
+            found = ", ".join(f"{sequence} ({principal})" for principal, (sequence, _) in sorted(signed.items()))
+            message = f"stands for signatures of several principals; ask for one of the records {found}"
+            raise invalid_field("request_id", message)
+        return next(iter(signed.values())) if signed else await self._record(sequences[-1])
 
     async def _record(self, sequence: int) -> tuple[int, bytes]:
         records = (await self._store.read_log(sequence, 1)).records

@@ -403,7 +403,9 @@ class GetInclusionProofRequest(_message.Message):
     TREE_SIZE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     request_id: _builtins.str
-    """The newest record about this request to sign: how it ended, or that it was authorized or refused."""
+    """The newest record about this request to sign: how it ended, or that it was authorized or refused. Ids belong to
+    principals: where several had something signed under this one, the error names their records.
+    """
     signature_sha256: _builtins.bytes
     """The sign.completed record of this signature: 32 bytes, SHA-256 of the raw signature as the record has it."""
     tree_size: _builtins.int

@@ -123,6 +123,8 @@ def _label(origin: str) -> str:
 def _find(session: TokenSession, origin: str) -> list[tuple[Object, LogMemory]]:
     template = {
         Attribute.CLASS: ObjectClass.DATA,
+        # An object that is not private can be made without the PIN, and would say whatever suits an older store.
+        Attribute.PRIVATE: True,
         Attribute.APPLICATION: APPLICATION,
         Attribute.LABEL: _label(origin),
     }

@@ -26,7 +26,7 @@ from hsmsigner.verifier.proofs import (
 )
 from hsmsigner.verifier.trust import OpenCheckpoint, Trust
 
-_MAX_LOG_KEYS_BYTES = 2**26
+_MAX_LOG_KEYS_BYTES = 2**24
 _MAX_SIGNATURE_BYTES = 2**26
 _TELL_EVERY = 2**14
 
@@ -208,9 +208,10 @@ def _told(exports: list[Export], verified: list[Verified], meaning: Meaning) -> 
     told = Told(message, fields, faults=[*meaning.faults, *_strange_log_keys(exports, meaning)])
     if exports[0].first:
         told.notes.append(
-            f"the records before {exports[0].first} are in an archive (--archive): what later records refer to there"
-            " was not checked"
+            f"the records before {exports[0].first} are in an archive (--archive): neither they nor what later records"
+            " refer to there were checked, only their hashes"
         )
+    told.notes += meaning.doubts
     if not export.trust.witnesses:
         told.notes.append("no witness was asked for (--witness): who holds the PIN could show others another log")
     return told

@@ -120,6 +120,10 @@ def _trust(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> Trust:
     names = {key.name for key in witnesses}
     if not all(key.is_witness for key in witnesses):
         parser.error("--witness: must be keys of witnesses, of type 0x04")
+    if len({key.public for key in witnesses}) != len({(key.name, key.public) for key in witnesses}):
+        parser.error("--witness: one key under two names would be counted twice")
+    if {key.public for key in witnesses} & {key.public for key in keys}:
+        parser.error("--witness: the log's own key is no witness")
     quorum = len(names) if asked.quorum is None else asked.quorum
     if not 0 <= quorum <= len(names):
         parser.error(f"--quorum: must be 0 to {len(names)}, the number of witnesses given")
@@ -155,7 +159,18 @@ def _print_text(told: Told) -> None:
     lines += [f"  not checked: {note}" for note in told.notes]
     for line in lines:
         # What came out of a file must not steer the reader's terminal.
-        print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line))  # noqa: T201 - a command
+        print("".join(one if _is_shown(one) else ascii(one)[1:-1] for one in line))  # noqa: T201 - a command
+
+
+def _is_shown(character: str) -> bool:
+    """Whether a character may go to the terminal, and can."""
+    if not character.isprintable():
+        return False
+    try:
+        character.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(name: str, value: object) -> str:

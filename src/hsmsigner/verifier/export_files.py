@@ -16,7 +16,7 @@ from hsmsigner.verifier.trust import OpenCheckpoint, Trust
 FORMAT = "hsmsigner-export@v1"
 SEGMENT = 65_536
 _MAX_HEADER_BYTES = 2**16
-_MAX_LOG_KEY_BYTES = 2**26
+_MAX_LOG_KEY_BYTES = 2**24
 _LARGEST = 2**48
 
 

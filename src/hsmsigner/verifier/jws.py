@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from hsmsigner.verifier.keccak import keccak256
 
-_LARGEST = 2**20
+# Several times a statement with the longest keys there are: hashing is slow where the library has no Keccak.
+_LARGEST = 2**14
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "SHA256": hashes.SHA256(),
     "SHA384": hashes.SHA384(),

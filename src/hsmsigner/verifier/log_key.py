@@ -70,6 +70,8 @@ def _read(trust: Trust, document: bytes) -> tuple[list[VerificationKey], bool]:
     if fields.get("key") != LOG_KEY or not vkeys or not isinstance(statements, list):
         message = f"log-key.json must hold the key {LOG_KEY}, its vkeys and their statements"
         raise VerificationError("format", None, message)
+    if len(set(vkeys)) != len(vkeys):
+        raise VerificationError("log_key", None, "log-key.json names a version twice")
     for key in vkeys:
         if key.is_witness or key.name != trust.origin:
             raise VerificationError("log_key", None, f"log-key.json names a key of {shown(key.name)}, not of the log")

@@ -13,11 +13,13 @@ Fields = dict[str, Any]
 # Takes a record's number, its fields and its time in microseconds; raises VerificationError.
 Judge = Callable[[int, Fields, int], None]
 
+# Several times an RSA-4096 key in hex: what rules remember and match must not be as long as a line may be.
+_LONGEST = 4096
 _VERSION = re.compile(r"(?P<key>keys/[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)/versions/(?P<number>[1-9][0-9]{0,8})", re.ASCII)
 
 
-def text(sequence: int, fields: Fields, name: str) -> str:
-    """A field that is a text.
+def text(sequence: int, fields: Fields, name: str, longest: int = _LONGEST) -> str:
+    """A field that is a text of at most `longest` characters.
 
     Raises:
         VerificationError: `field`.
@@ -25,6 +27,8 @@ def text(sequence: int, fields: Fields, name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
         raise bad_field(sequence, fields, name, "a text")
+    if len(value) > longest:
+        raise bad_field(sequence, fields, name, f"of at most {longest} characters")
     return value
 
 

@@ -14,16 +14,24 @@ from hsmsigner.verifier.meaning.requests import Requests
 from hsmsigner.verifier.record import microseconds
 
 MOST_FAULTS = 100
+_LONGEST_TYPE = 100
+# What the log could not know when it was written, by the type of the record that says so.
+_DOUBTS = {
+    "log.rollback_accepted": "what was lost before record {}: there the operators accepted that the log was set back",
+    "log.memory_missing": "whether the log was set back before record {}: there the token remembered nothing of it",
+}
 
 
 class Meaning:
     """Judges records from `begin` on, in order; what lies before a `begin` above 0 is taken as it comes.
 
-    `faults` are those found, oldest first, at most 100: then nothing more is judged. `types` counts the records.
+    `faults` are those found, oldest first, at most 100: then nothing more is judged. `types` counts the records;
+    `doubts` are what they say that nobody can check, at most 100.
     """
 
     def __init__(self, begin: int = 0) -> None:
         self.faults: list[VerificationError] = []
+        self.doubts: list[str] = []
         self.types: Counter[str] = Counter()
         self._judged_to = begin
         # Of the record at hand: many of one commit have one time.
@@ -43,12 +51,14 @@ class Meaning:
             return
         self._judged_to = sequence + 1
         kind = fields.get("type")
-        if not isinstance(kind, str):
+        if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
             self._add(VerificationError("field", sequence, f"record {sequence} has the type {shown(kind)}"))
             return
         judges = self._judges.get(kind)
         self.types[kind if judges or len(self.types) < MOST_FAULTS else "others"] += 1
-        if judges is None or len(self.faults) >= MOST_FAULTS:
+        if kind in _DOUBTS and len(self.doubts) < MOST_FAULTS:
+            self.doubts.append(_DOUBTS[kind].format(sequence))
+        if len(self.faults) >= MOST_FAULTS:
             return
         time = fields["time"]
         if time != self._time:
@@ -58,7 +68,7 @@ class Meaning:
                 self._time = ""
                 self._add(VerificationError("time", sequence, f"record {sequence} has a time that never was"))
                 return
-        for judge in judges:
+        for judge in judges or ():
             try:
                 judge(sequence, fields, self._now)
             except VerificationError as error:

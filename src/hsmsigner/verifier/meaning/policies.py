@@ -11,6 +11,7 @@ from hsmsigner.verifier.meaning.pattern import covers
 
 # A document of 256 KiB has room for no more; and a pattern has at most 512 characters.
 _MOST_QUOTAS = 10_000
+_LONGEST_DOCUMENT = 2**18
 _LONGEST_PATTERN = 512
 
 
@@ -49,11 +50,14 @@ class Policies:
 
     def quotas_of(self, key: str) -> tuple[Quota, ...]:
         """The quotas of a key, in the document's order."""
-        return tuple(quota for quota in self.quotas or () if covers(quota.match, key))
+        quotas = self.quotas or ()
+        # Each pattern once: ten thousand quotas may have the same one.
+        matching = {match for match in {quota.match for quota in quotas} if covers(match, key)}
+        return tuple(quota for quota in quotas if quota.match in matching)
 
     def published(self, sequence: int, fields: Fields, _now: int) -> None:
         """A revision comes into force."""
-        revision, document = number(sequence, fields, "revision"), text(sequence, fields, "document")
+        revision, document = number(sequence, fields, "revision"), text(sequence, fields, "document", _LONGEST_DOCUMENT)
         before, self.revision = self.revision, revision
         self.quotas = _read_quotas(sequence, fields)
         if revision != (before or 0) + 1 and not (before is None and self._is_partial):
@@ -69,7 +73,8 @@ class Policies:
 
     def decided(self, sequence: int, fields: Fields, _now: int) -> None:
         """A decision is by the revision in force."""
-        if fields.get("policy_revision") != self.revision:
+        revision = fields.get("policy_revision")
+        if revision != self.revision or type(revision) is not int:
             self._check_revision(sequence, number(sequence, fields, "policy_revision"))
 
     def denied(self, sequence: int, fields: Fields, _now: int) -> None:
@@ -98,7 +103,10 @@ def _read_quotas(sequence: int, fields: Fields) -> tuple[Quota, ...]:
     items = fields.get("quotas")
     if not isinstance(items, list) or len(items) > _MOST_QUOTAS or not all(isinstance(item, dict) for item in items):
         raise bad_field(sequence, fields, "quotas", f"a list of at most {_MOST_QUOTAS} quotas")
-    return tuple(_read_quota(sequence, item) for item in items)
+    quotas = tuple(_read_quota(sequence, item) for item in items)
+    if sum(map(len, {quota.match for quota in quotas})) > _LONGEST_DOCUMENT:
+        raise bad_field(sequence, fields, "quotas", "of patterns that fit into a document")
+    return quotas
 
 
 def _read_quota(sequence: int, item: Fields) -> Quota:

@@ -6,42 +6,57 @@ allowed must fit here too, and it may have observed more than is counted here, b
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from array import array
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 from hsmsigner.verifier.fault import VerificationError, shown
-from hsmsigner.verifier.meaning.fields import Fields, Judge, bad_field, number, text
+from hsmsigner.verifier.meaning.fields import Fields, Judge, bad_field, number, text, version
 from hsmsigner.verifier.meaning.policies import Policies
 
-_MOST_REMEMBERED = 10_000
+# Debits, over all keys and principals.
+_MOST_REMEMBERED = 50_000
+_MOST_OLD = 1024
 
 
 class Window:
-    """The debits of one counter that are younger than its period, by time."""
+    """The debits of one counter that are younger than its period, by time: eight bytes each, for there are millions."""
 
-    __slots__ = ("_times", "count")
+    __slots__ = ("_begin", "_returned", "_times", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self._times: OrderedDict[int, int] = OrderedDict()
+        self._times = array("q")
+        # Those before this place are too old.
+        self._begin = 0
+        # Debits that were taken back, by time; they are no longer in `count`.
+        self._returned: dict[int, int] = {}
 
     def add(self, now: int, period_us: int) -> int:
         """Count one debit, drop those that are a whole period old, and say how many there are now."""
-        times = self._times
-        times[now] = times.get(now, 0) + 1
+        times, begin, returned = self._times, self._begin, self._returned
+        times.append(now)
         self.count += 1
-        oldest = next(iter(times))
-        while oldest <= now - period_us:
-            self.count -= times.pop(oldest)
-            if not times:
-                break
-            oldest = next(iter(times))
+        until, end = now - period_us, len(times)
+        while begin < end and times[begin] <= until:
+            if returned and times[begin] in returned:
+                returned[times[begin]] -= 1
+                returned = self._returned = {time: count for time, count in returned.items() if count}
+            else:
+                self.count -= 1
+            begin += 1
+        if begin > _MOST_OLD and begin > end // 2:
+            del times[:begin]
+            begin = 0
+        self._begin = begin
         return self.count
 
     def give_back(self, spent_at: int) -> None:
         """Take back one debit of that time, if it still counts."""
-        if self._times.get(spent_at):
-            self._times[spent_at] -= 1
+        times, taken = self._times, self._returned.get(spent_at, 0)
+        spent = bisect_right(times, spent_at, self._begin) - bisect_left(times, spent_at, self._begin)
+        if taken < spent:
+            self._returned[spent_at] = taken + 1
             self.count -= 1
 
 
@@ -63,6 +78,7 @@ class Quotas:
         # Debits of authorizations without an outcome: one that never reached the token gives them back.
         self._open: dict[int, tuple[int, list[Window]]] = {}
         self._remembered: dict[tuple[str, str], tuple[Due, ...]] = {}
+        self._remembered_debits = 0
         self._remembered_for: object = None
 
     def judges(self) -> dict[str, Judge]:
@@ -85,7 +101,9 @@ class Quotas:
             return
         if self._policies.quotas is None:
             return
-        due = self._due(text(sequence, fields, "key"), text(sequence, fields, "principal"))
+        due = self._due(sequence, fields)
+        # Before anything is counted: a record costs no more than it is long.
+        _compare_number(sequence, debits, due)
         spent: list[Window] = []
         self._open[sequence] = now, spent
         over = None
@@ -114,24 +132,29 @@ class Quotas:
             for window in windows:
                 window.give_back(spent_at)
 
-    def _due(self, version: str, principal: str) -> tuple[Due, ...]:
-        if self._remembered_for is not self._policies.quotas or len(self._remembered) > _MOST_REMEMBERED:
-            self._remembered_for, self._remembered = self._policies.quotas, {}
-        due = self._remembered.get((version, principal))
+    def _due(self, sequence: int, fields: Fields) -> tuple[Due, ...]:
+        if self._remembered_for is not self._policies.quotas or self._remembered_debits > _MOST_REMEMBERED:
+            self._remembered_for, self._remembered, self._remembered_debits = self._policies.quotas, {}, 0
+        name, principal = text(sequence, fields, "key"), text(sequence, fields, "principal")
+        due = self._remembered.get((name, principal))
         if due is None:
-            key = version.rpartition("/versions/")[0]
-            due = self._remembered[version, principal] = tuple(
-                Due(quota.quota, quota.counter(key, version, principal), quota.count, quota.period_us)
+            key, _ = version(sequence, fields, "key")
+            due = self._remembered[name, principal] = tuple(
+                Due(quota.quota, quota.counter(key, name, principal), quota.count, quota.period_us)
                 for quota in self._policies.quotas_of(key)
             )
+            self._remembered_debits += 1 + len(due)
         return due
 
 
-def _compare(sequence: int, debits: list[object], due: tuple[Due, ...], windows: list[Window]) -> None:
+def _compare_number(sequence: int, debits: list[object], due: tuple[Due, ...]) -> None:
     if len(debits) != len(due):
         raise VerificationError(
             "debit", sequence, f"record {sequence} makes {len(debits)} debits, and the policy asks for {len(due)}"
         )
+
+
+def _compare(sequence: int, debits: list[object], due: tuple[Due, ...], windows: list[Window]) -> None:
     for debit, item, window in zip(debits, due, windows, strict=True):
         if not isinstance(debit, dict) or (debit.get("quota"), debit.get("counter"), debit.get("limit")) != item[:3]:
             raise VerificationError(

@@ -57,12 +57,14 @@ class Requests:
                 raise VerificationError(
                     "authorization", sequence, f"record {sequence} resumes a request that was not interrupted"
                 )
-        elif before.body not in ("", body):
+        elif before.body not in ("", body) or _key(before.key) != _key(fields["key"]):
+            # A version made since may sign it; another key would sign under a debit that is not its own.
+            what = "key" if before.body in ("", body) else "body"
             raise VerificationError(
                 "authorization",
                 sequence,
                 f"record {sequence} resumes {shown(request[1])}, which record {before.first} was authorized for,"
-                " with another body",
+                f" with another {what}",
             )
 
     def completed(self, sequence: int, fields: Fields, _now: int) -> None:
@@ -105,3 +107,7 @@ class Requests:
             )
         del self._open[request]
         return request, authorization
+
+
+def _key(version: str) -> str:
+    return version.rpartition("/versions/")[0]
