@@ -19,8 +19,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
 from hsmsigner.cli.appliance_process import ApplianceProcess
+from hsmsigner.cli.main import build_app
 from hsmsigner.cli.output import ExitCode
 from hsmsigner.provision import initialise_state
 from tests.e2e.appliance import free_port
@@ -38,7 +40,7 @@ class CommandLine:
     def run(self, client: str, *words: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [sys.executable, "-m", "hsmsigner", *map(str, words)],
-            env={**os.environ, "HSMSIGNER_PROFILE": str(self.state / "profiles" / f"{client}.yaml")},
+            env={**os.environ, "HSMSIGNER_PROFILE": self._profile(client)},
             input=stdin,
             capture_output=True,
             check=False,
@@ -46,9 +48,14 @@ class CommandLine:
         )
 
     def answer(self, client: str, *words: str | Path, stdin: bytes = b"") -> Any:
-        done = self.run(client, *words, "--json", stdin=stdin)
-        assert done.returncode == ExitCode.DONE, done
+        """What the command prints, in this process: half a second is saved each time."""
+        app, env = build_app(str(words[0])), {"HSMSIGNER_PROFILE": self._profile(client)}
+        done = CliRunner().invoke(app, [*map(str, words), "--json"], env=env, input=stdin)
+        assert done.exit_code == ExitCode.DONE, (done.output, done.exception)
         return json.loads(done.stdout)
+
+    def _profile(self, client: str) -> str:
+        return str(self.state / "profiles" / f"{client}.yaml")
 
     def refusal(self, client: str, *words: str | Path) -> dict[str, Any]:
         done = self.run(client, *words, "--json")

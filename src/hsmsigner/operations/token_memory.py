@@ -94,12 +94,13 @@ class TokenMemory:
             self._newest = TreeHead(checkpoint.size, checkpoint.root_hash)
 
     async def finish(self) -> None:
-        """Tell the token of the newest checkpoint: the appliance stops in order."""
-        if self._newest is None or self._token.refusal() is not None or not self._token.connected:
+        """Tell the token how the log ends, checkpoint or not: the appliance stops in order."""
+        if self._token.refusal() is not None or not self._token.connected:
             return
         try:
             async with asyncio.timeout(_STOP_PATIENCE_S):
-                await self._remember(self._newest)
+                head, _ = await self._read_head()
+                await self._remember(head)
         except (SignerError, TimeoutError):
             _log.warning("the token was not told how the log ends; it remembers an older state, which is no fault")
 
