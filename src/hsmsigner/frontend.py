@@ -1,4 +1,4 @@
-"""Composition root of the frontend: builds it from its parts and runs it. Only here is wired."""
+"""Composition root: the frontend is built from its parts here, and run. Nowhere else are parts wired together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import uvloop
@@ -250,7 +249,7 @@ async def _settle_with_token(*steps: Callable[[], Awaitable[object]]) -> None:
             return
 
 
-async def _refresh(certificates: Any) -> None:
+async def _refresh(certificates: CertificateFiles) -> None:
     while True:
         await asyncio.sleep(_REFRESH_EVERY_S)
         certificates.refresh()

@@ -141,7 +141,7 @@ def test_validate_only_signs_and_records_nothing(command_line: CommandLine) -> N
         ("stranger", ["sign", PAYMENT, "--key", "keys/settlement-eu"], "KEY_NOT_FOUND_OR_FORBIDDEN"),
         ("engine", ["sign", PAYMENT, "--key", "keys/settlement-no"], "KEY_NOT_FOUND_OR_FORBIDDEN"),
         ("operator", ["sign", PAYMENT, "--key", "keys/settlement-eu"], "KEY_NOT_FOUND_OR_FORBIDDEN"),
-        ("engine", ["sign", PAYMENT, "--key", "settlement-eu"], "INVALID_FIELD"),
+        ("engine", ["sign", PAYMENT, "--key", "keys/settlement_eu"], "INVALID_FIELD"),
         ("engine", ["sign", "/dev/null", "--key", "keys/settlement-eu"], "INVALID_FIELD"),
         ("engine", ["sign", PAYMENT, "--key", "keys/settlement-eu", "--format", "ETHEREUM"], "FORMAT_NOT_SUPPORTED"),
         ("operator", ["keys", "create", "settlement-eu"], "KEY_EXISTS"),

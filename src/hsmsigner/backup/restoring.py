@@ -55,7 +55,8 @@ def restore_backup(backup: Path, state: Path, progress: Progress, *, is_forced: 
 
     Raises:
         ConfigurationError: the backup is not what its manifest says, an appliance runs on the folder, the log has
-            another name there, or there is a store and this is not forced. Then nothing was changed.
+            another name there, or there is a store and this is not forced. Then the store is as it was; settings or
+            policy may have been written where there were none.
     """
     with _opened(backup) as files:
         manifest = Manifest.decode(files[MANIFEST])

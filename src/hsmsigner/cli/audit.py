@@ -26,9 +26,11 @@ from hsmsigner.cli.audit_tail import tail
 from hsmsigner.cli.options import JsonOption, ProfileOption
 from hsmsigner.cli.output import print_fields, print_json, print_progress, print_table
 from hsmsigner.client import SignerClient
+from hsmsigner.errors import ConfigurationError
 from hsmsigner.verifier import verify_records
 
 _PAGE_SIZE = 1000
+_SHOWN = 20
 
 
 def build_app() -> typer.Typer:
@@ -63,7 +65,7 @@ def list_records(
     until: UntilOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List records of the log, the last 20 unless told otherwise; with a filter, from the oldest on.
+    """List records of the log, the last 20 unless told otherwise; with a filter, from the oldest that is here on.
 
     --json prints them whole.
 
@@ -71,10 +73,11 @@ def list_records(
     """
     wanted = chosen(key=key, principal=principal, types=types, outcome=outcome, since=since, until=until)
     with SignerClient.from_profile(profile) as client:
-        if start is None:
-            start = 0 if wanted is not None else -20
-        if start < 0:
-            start = max(0, client.audit_page(0, 1).tree_head.size + start)
+        if start is None or start < 0:
+            status = client.get_log_status()
+            from_end = status.tree_head.size + (-_SHOWN if start is None else start)
+            is_from_oldest = start is None and wanted is not None
+            start = status.first_sequence if is_from_oldest else max(status.first_sequence, from_end)
         records = list(islice(client.list_audit_records(start, min(limit, _PAGE_SIZE), wanted), limit))
     found = [parsed(record.sequence, record.record) for record in records]
     if as_json:
@@ -93,12 +96,19 @@ def list_records(
 def verify(profile: ProfileOption, *, as_json: JsonOption = False) -> None:
     """Read the whole log and check every link of it, and its Merkle root. Exit code 5 when something is wrong.
 
-    Records that are added meanwhile are left to the next run. Nothing of the server's own code is used to check.
+    Records that are added meanwhile are left to the next run. Nothing of the server's own code is used to check. A log
+    of which records were sealed is checked with `audit export` and `hsmsigner-verify export DIR --archive ARCHIVE`.
 
     Example: hsmsigner audit verify
     """
     with SignerClient.from_profile(profile) as client:
-        head = client.audit_page(0, 1).tree_head
+        status = client.get_log_status()
+        if status.first_sequence:
+            raise ConfigurationError(
+                f"records below {status.first_sequence} were sealed into an archive: `hsmsigner audit export DIR`,"
+                " then `hsmsigner-verify export DIR --archive ARCHIVE`"
+            )
+        head = status.tree_head
         try:
             verify_records(_pages(client, head.size), head.size, head.root_hash)
         finally:

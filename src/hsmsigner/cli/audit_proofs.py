@@ -32,7 +32,7 @@ def receipt(
     """
     with SignerClient.from_profile(profile) as client:
         answer = client.get_inclusion_proof(**_named(record))
-        vkey = client.get_checkpoint().vkeys[0]
+        vkeys = client.get_checkpoint().vkeys
     lines = ["c2sp.org/tlog-proof@v1", f"extra {_base64(answer.record.record)}", f"index {answer.record.sequence}"]
     text = "\n".join([*lines, *map(_base64, answer.hashes), "", answer.checkpoint.note])
     _write(out, text, {"sequence": answer.record.sequence, "tree_size": answer.checkpoint.size}, as_json=as_json)
@@ -40,7 +40,7 @@ def receipt(
         print_fields(
             {
                 "receipt": f"record {answer.record.sequence} in the tree of {answer.checkpoint.size} records, in {out}",
-                "check with": f"hsmsigner-verify receipt {out} --log-key '{vkey}'",
+                "check with": f"hsmsigner-verify receipt {out} " + " ".join(f"--log-key '{vkey}'" for vkey in vkeys),
             }
         )
 

@@ -15,6 +15,7 @@ from hsmsigner.cli.options import (
     ProfileOption,
     TimeoutOption,
     checked_request_id,
+    key_name,
     read_input,
     write_output,
 )
@@ -27,7 +28,7 @@ _FORMATS = ("RAW", "DER", "JWS_COMPACT", "JWS_DETACHED", "ETHEREUM")
 
 def sign(  # noqa: PLR0917 - typer reads options from the parameters
     file: Annotated[Path, typer.Argument(help="What to sign, byte for byte; - is standard input.", metavar="FILE")],
-    key: Annotated[str, typer.Option(help="keys/NAME, or keys/NAME/versions/N.", metavar="KEY")],
+    key: Annotated[str, typer.Option(help="keys/NAME, keys/NAME/versions/N, or without keys/.", metavar="KEY")],
     profile: ProfileOption,
     output_format: Annotated[
         str, typer.Option("--format", help=f"One of {', '.join(_FORMATS)}.", metavar="FORMAT")
@@ -60,7 +61,7 @@ def sign(  # noqa: PLR0917 - typer reads options from the parameters
     labels = _labels(label or [])
     with SignerClient.from_profile(profile) as client:
         signature = client.sign(
-            key,
+            key_name(key),
             None if digest else content,
             digest=content if digest else None,
             request_id=request,

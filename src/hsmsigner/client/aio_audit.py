@@ -75,6 +75,16 @@ class AsyncAuditCalls:
         request = audit_pb2.GetCheckpointRequest(min_size=min_size)
         return await read(self._connection.audit.GetCheckpoint, request, _TIMEOUT_S)
 
+    async def list_checkpoints(self, after_size: int = 0) -> AsyncGenerator[audit_pb2.Checkpoint, None]:
+        """Checkpoints larger than `after_size`, in order of size."""
+        page_token = ""
+        while True:
+            page = await self.checkpoint_page(after_size, page_token)
+            for checkpoint in page.checkpoints:
+                yield checkpoint
+            if not (page_token := page.next_page_token):
+                return
+
     async def checkpoint_page(self, after_size: int = 0, page_token: str = "") -> audit_pb2.ListCheckpointsResponse:
         """Checkpoints in order of size, one page of them."""
         request = audit_pb2.ListCheckpointsRequest(page_size=PAGE_SIZE, page_token=page_token, after_size=after_size)

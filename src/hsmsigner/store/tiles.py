@@ -144,14 +144,6 @@ def read_roots(connection: Connection, level: int, first: int) -> list[bytes]:
     return list(connection.execute(_READ_ROOTS, {"of_level": level, "first": first}).scalars())
 
 
-def write_finders(connection: Connection, number: int, records: Sequence[Described]) -> None:
-    """Write what finds the records of a full level-0 tile."""
-    kinds = kinds_of(records)
-    _INSERT_KIND.run(connection, kinds)
-    _INSERT_KIND_TILE.run(connection, [(*kind, number) for kind in kinds])
-    _INSERT_PREFIXES.run(connection, [(number, request_prefixes(records), signature_prefixes(records))])
-
-
 def _described(entry: Entry | bytes) -> Described:
     if isinstance(entry, Entry):
         return entry.type, entry.fields

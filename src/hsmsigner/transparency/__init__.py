@@ -1,1 +1,1 @@
-"""Pure: the RFC 6962 tree over the audit records. Notes and checkpoints find their place here."""
+"""Pure: the RFC 6962 tree over the audit records, proofs over its tiles, signed notes, checkpoints, cosignatures."""

@@ -7,17 +7,17 @@ import time
 
 
 class ProgressLine:
-    """One line on stderr that is written over; `begin_s` is when it began, of the monotonic clock."""
+    """One line on stderr that is written over."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._is_shown = sys.stderr.isatty()
-        self.begin_s = time.monotonic()
+        self._begin_s = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Since it began."""
-        return time.monotonic() - self.begin_s
+        return time.monotonic() - self._begin_s
 
     def tell(self, done: int, total: int) -> None:
         """Show how far it is."""
