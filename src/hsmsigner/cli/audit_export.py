@@ -15,7 +15,7 @@ from hsmsigner.cli.options import JsonOption, ProfileOption, YesOption, confirme
 from hsmsigner.cli.output import print_fields, print_json
 from hsmsigner.client import SignerClient
 from hsmsigner.errors import ConfigurationError
-from hsmsigner.transparency.merkle import HASH_SIZE
+from hsmsigner.transparency.merkle import split_hashes
 from hsmsigner.verifier import VerificationError
 from hsmsigner.verifier.merkle import proves_consistency
 
@@ -148,8 +148,7 @@ def _write_records(client: SignerClient, target: ExportFolder, first: int, avail
     for tile in range(first // SEGMENT * TILES_OF_SEGMENT):
         if not target.has_tile(0, tile):
             # Sealed before this folder was begun: of these records only hashes are left.
-            hashes = client.get_tree_tile(0, tile).hashes
-            target.write_tile(0, tile, [hashes[at : at + HASH_SIZE] for at in range(0, len(hashes), HASH_SIZE)])
+            target.write_tile(0, tile, split_hashes(client.get_tree_tile(0, tile).hashes))
     with _progress() as progress:
         task = progress.add_task("records", total=size - first)
         for number in range(first // SEGMENT, -(-size // SEGMENT)):

@@ -16,7 +16,7 @@ from typing import Any
 
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.transparency.checkpoint import CheckpointBody, parse_checkpoint
-from hsmsigner.transparency.merkle import HASH_SIZE, leaf_hash
+from hsmsigner.transparency.merkle import leaf_hash, split_hashes
 from hsmsigner.transparency.note import NoteError
 from hsmsigner.transparency.proof import TILE_SIZE, TiledTree, tile_root
 from hsmsigner.verifier import VerificationError
@@ -161,8 +161,7 @@ class ExportFolder:
         path = self.path / tile_path(level, number)
         if not path.exists():
             path = max(path.with_name(path.name + ".p").iterdir(), key=lambda part: int(part.name))
-        content = path.read_bytes()
-        return [content[start : start + HASH_SIZE] for start in range(0, len(content), HASH_SIZE)]
+        return split_hashes(path.read_bytes())
 
     def _segment(self, number: int) -> Path:
         return self.path / "records" / f"{number:06d}.jsonl.gz"

@@ -10,7 +10,7 @@ from hsmsigner.store.damage import LogDamagedError
 from hsmsigner.store.schema import audit_records, tree_tiles
 from hsmsigner.store.state import read_size
 from hsmsigner.store.tiles import read_roots
-from hsmsigner.transparency.merkle import HASH_SIZE, leaf_hash
+from hsmsigner.transparency.merkle import HASH_SIZE, leaf_hash, split_hashes
 from hsmsigner.transparency.proof import TILE_HEIGHT, TILE_SIZE, TiledTree
 
 _READ_HASHES = select(tree_tiles.c.hashes).where(
@@ -49,7 +49,7 @@ def read_hashes(connection: Connection, log_size: int, level: int, number: int) 
         raise LookupError(f"a tree of {log_size} leaves has no tile {number} of level {level}")
     if count == TILE_SIZE:
         stored = connection.execute(_READ_HASHES, {"of_level": level, "of_number": number}).scalar()
-        hashes = _split(stored) if isinstance(stored, bytes) else []
+        hashes = split_hashes(stored) if isinstance(stored, bytes) else []
     elif level:
         hashes = read_roots(connection, level - 1, TILE_SIZE * number)
     else:
@@ -79,7 +79,3 @@ def check_tiles(connection: Connection, log_size: int, root: bytes) -> None:
         level, full = level + 1, full >> TILE_HEIGHT
     if tree_of(connection, log_size).root() != root:
         raise LogDamagedError("the audit log's tiles and newest records do not have the root of its tree")
-
-
-def _split(hashes: bytes) -> list[bytes]:
-    return [hashes[start : start + HASH_SIZE] for start in range(0, len(hashes), HASH_SIZE)]

@@ -17,6 +17,11 @@ def leaf_hash(record: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + record).digest()
 
 
+def split_hashes(data: bytes) -> list[bytes]:
+    """Hashes that were written one after another."""
+    return [data[start : start + HASH_SIZE] for start in range(0, len(data), HASH_SIZE)]
+
+
 def node_hash(left: bytes, right: bytes) -> bytes:
     """SHA-256(0x01 || left || right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
@@ -79,4 +84,4 @@ class RightEdge:
         """
         if size < 0 or len(data) != HASH_SIZE * size.bit_count():
             raise ValueError("the stored right edge does not fit the stored tree size")
-        return cls(size, tuple(data[start : start + HASH_SIZE] for start in range(0, len(data), HASH_SIZE)))
+        return cls(size, tuple(split_hashes(data)))
