@@ -10,6 +10,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, Pool, QueuePool, StaticPool, create_engine, event
 
+from hsmsigner.store.prepared import driver_cursor
+
 _log = logging.getLogger(__name__)
 
 _PRAGMAS = (
@@ -36,7 +38,8 @@ def open_writer(url: str) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin_immediate(connection: Connection) -> None:
         # A transaction that begins as a reader and then writes can fail with BUSY in the middle.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with driver_cursor(connection) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
 
     return engine
 

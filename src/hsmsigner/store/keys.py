@@ -16,13 +16,13 @@ from hsmsigner.domain.key import CkaId, Key, KeyName, KeyState, KeyVersion, Vers
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import PendingKey, RequestKey
-from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.key_rows import KEYS, VERSIONS, mutable_columns, to_key
+from hsmsigner.store.prepared import Prepared
 from hsmsigner.store.rotations import load_under_way
 from hsmsigner.store.schema import key_versions as versions
 from hsmsigner.store.schema import keys
 
-_COUNT = BulkStatement(
+_COUNT = Prepared(
     update(versions)
     .where(versions.c.key_id == bindparam("of_key"), versions.c.number == bindparam("of_number"))
     .values(signature_count=versions.c.signature_count + bindparam("more")),

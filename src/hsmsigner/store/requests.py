@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
-from hsmsigner.store.bulk import BulkStatement
+from hsmsigner.store.prepared import Prepared, PreparedAmong
 from hsmsigner.store.schema import sign_requests as table
 
 _COLUMNS = (
@@ -26,12 +26,12 @@ _COLUMNS = (
     table.c.signature,
 )
 _MUTABLE = ("state", "version", "policy_revision", "authorize_time", "completed_sequence", "signature")
-_FIND = select(*_COLUMNS).where(table.c.request_key.in_(bindparam("keys", expanding=True)))
+_FIND = PreparedAmong(select(*_COLUMNS), table.c.request_key)
 _FIND_AUTHORIZED = (
     select(*_COLUMNS).where(table.c.state == "AUTHORIZED").order_by(table.c.sequence).limit(bindparam("most"))
 )
-_INSERT = BulkStatement(insert(table), ("request_key", "sequence", "fingerprint", "expire_time", *_MUTABLE))
-_UPDATE = BulkStatement(
+_INSERT = Prepared(insert(table), ("request_key", "sequence", "fingerprint", "expire_time", *_MUTABLE))
+_UPDATE = Prepared(
     update(table)
     .where(table.c.sequence == bindparam("row"))
     .values({name: bindparam(f"new_{name}") for name in _MUTABLE}),
@@ -50,7 +50,7 @@ class SqlRequestTable:
         texts = [_text(key) for key in keys]
         if not texts:
             return {}
-        return {row.key: row for row in map(_stored, self._connection.execute(_FIND, {"keys": texts}))}
+        return {row.key: row for row in map(_stored, _FIND.fetch(self._connection, texts))}
 
     def find_authorized(self, limit: int) -> list[StoredRequest]:
         return [_stored(row) for row in self._connection.execute(_FIND_AUTHORIZED, {"most": limit})]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from hsmsigner.store.schema import appliance, audit_records
-from hsmsigner.store.state import read_first_sequence
+from hsmsigner.store.state import IS_THE_ROW, read_first_sequence
 
-_BEGIN_WITH = update(appliance).where(appliance.c.id == 1).values(first_sequence=bindparam("first"))
+_BEGIN_WITH = update(appliance).where(IS_THE_ROW).values(first_sequence=bindparam("first"))
 _SOME_BELOW = (
     select(audit_records.c.sequence)
     .where(audit_records.c.sequence < bindparam("first"))

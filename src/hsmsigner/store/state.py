@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal_column, select
 
 from hsmsigner.store.schema import appliance
 
+# A literal and no parameter: the statement is run as it is, in every turn.
+IS_THE_ROW = appliance.c.id == literal_column("1")
+
 LOG_STATE = select(
     appliance.c.epoch, appliance.c.log_size, appliance.c.log_edge, appliance.c.last_leaf, appliance.c.last_time
-).where(appliance.c.id == 1)
-_LOG_SIZE = select(appliance.c.log_size).where(appliance.c.id == 1)
-_FIRST_SEQUENCE = select(appliance.c.first_sequence).where(appliance.c.id == 1)
+).where(IS_THE_ROW)
+_LOG_SIZE = select(appliance.c.log_size).where(IS_THE_ROW)
+_FIRST_SEQUENCE = select(appliance.c.first_sequence).where(IS_THE_ROW)
 
 
 def read_size(connection: Connection) -> int:

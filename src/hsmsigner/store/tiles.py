@@ -14,8 +14,8 @@ from sqlalchemy import Connection, bindparam, exists, insert, select
 
 from hsmsigner.domain.record import Entry
 from hsmsigner.store.about import Described, Kind, kinds_of, request_prefixes, signature_prefixes, texts_of
-from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.damage import LogDamagedError
+from hsmsigner.store.prepared import Prepared
 from hsmsigner.store.schema import audit_records, kind_tiles, record_kinds, tile_prefixes, tree_tiles
 from hsmsigner.transparency.merkle import leaf_hash
 from hsmsigner.transparency.proof import TILE_SIZE, tile_root
@@ -38,16 +38,16 @@ _READ_ROOTS = (
     )
     .order_by(tree_tiles.c.number)
 )
-_INSERT_TILE = BulkStatement(insert(tree_tiles), ("level", "number", "root", "hashes"))
-_INSERT_PREFIXES = BulkStatement(insert(tile_prefixes), ("tile", "request_ids", "signatures"))
+_INSERT_TILE = Prepared(insert(tree_tiles), ("level", "number", "root", "hashes"))
+_INSERT_PREFIXES = Prepared(insert(tile_prefixes), ("tile", "request_ids", "signatures"))
 # A kind that is not there yet, and that a tile has records of a kind: no round trip for each.
-_INSERT_KIND = BulkStatement(
+_INSERT_KIND = Prepared(
     insert(record_kinds).from_select(
         _KIND, select(*(bindparam(f"of_{name}") for name in _KIND)).where(~exists().where(*_IS_KIND))
     ),
     tuple(f"of_{name}" for name in _KIND),
 )
-_INSERT_KIND_TILE = BulkStatement(
+_INSERT_KIND_TILE = Prepared(
     insert(kind_tiles).from_select(
         ("kind", "tile"), select(record_kinds.c.kind, bindparam("of_tile")).where(*_IS_KIND)
     ),

@@ -9,24 +9,26 @@ from sqlalchemy import Connection, insert, update
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.record import Entry, encode_record
 from hsmsigner.operations.ports import TreeHead
-from hsmsigner.store.bulk import BulkStatement
 from hsmsigner.store.checkpoints import SqlCheckpointTable
 from hsmsigner.store.commands import SqlCommandTable
 from hsmsigner.store.denials import SqlDenialTable
 from hsmsigner.store.keys import SqlKeyTable
 from hsmsigner.store.policies import SqlPolicyTable
+from hsmsigner.store.prepared import Prepared
 from hsmsigner.store.requests import SqlRequestTable
 from hsmsigner.store.retention import SqlRetention
 from hsmsigner.store.rotations import SqlContinuityTable, SqlLeaseTable, SqlRotationTable
 from hsmsigner.store.schema import appliance, audit_records
-from hsmsigner.store.state import LOG_STATE
+from hsmsigner.store.state import IS_THE_ROW, LOG_STATE
 from hsmsigner.store.tiles import Appended, OpenTile, read_open_tile, write_tiles
 from hsmsigner.store.unwanted import SqlUnwantedPairTable
 from hsmsigner.store.usage import SqlUsageTable
 from hsmsigner.transparency.merkle import RightEdge, leaf_hash
 
-_SAVE_STATE = update(appliance).where(appliance.c.id == 1)
-_INSERT_RECORD = BulkStatement(insert(audit_records), ("sequence", "record"))
+_STATE = ("epoch", "log_size", "log_edge", "last_leaf", "last_time")
+_READ_STATE = Prepared(LOG_STATE)
+_SAVE_STATE = Prepared(update(appliance).where(IS_THE_ROW), _STATE)
+_INSERT_RECORD = Prepared(insert(audit_records), ("sequence", "record"))
 
 
 class SqlTransaction:
@@ -50,11 +52,11 @@ class SqlTransaction:
         self.checkpoints = SqlCheckpointTable(connection)
         self.retention = SqlRetention(connection)
         self.open_tile = open_tile
-        row = connection.execute(LOG_STATE).one()
-        self.epoch: int = row.epoch
-        self.last_time = Instant(row.last_time)
-        self._edge = RightEdge.from_bytes(row.log_size, row.log_edge)
-        self._last_leaf: bytes = row.last_leaf
+        ((epoch, size, edge, last_leaf, last_time),) = _READ_STATE.fetch(connection)
+        self.epoch: int = epoch
+        self.last_time = Instant(last_time)
+        self._edge = RightEdge.from_bytes(size, edge)
+        self._last_leaf: bytes = last_leaf
 
     @property
     def next_sequence(self) -> int:
@@ -101,13 +103,5 @@ class SqlTransaction:
         return read_open_tile(self._connection, self._edge.size, self._last_leaf)
 
     def _save_state(self) -> None:
-        self._connection.execute(
-            _SAVE_STATE,
-            {
-                "epoch": self.epoch,
-                "log_size": self._edge.size,
-                "log_edge": self._edge.to_bytes(),
-                "last_leaf": self._last_leaf,
-                "last_time": self.last_time,
-            },
-        )
+        state = self.epoch, self._edge.size, self._edge.to_bytes(), self._last_leaf, self.last_time
+        _SAVE_STATE.run(self._connection, [state])

@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.key import KeyName
 from hsmsigner.errors import cannot_record
-from hsmsigner.operations.ports import TreeHead
 from hsmsigner.store.engine import migrate, open_reader, open_writer, write_back
 from hsmsigner.store.files import StoreFiles
 from hsmsigner.store.keys import read_signature_counts
@@ -29,6 +28,7 @@ from hsmsigner.store.threads import run_in
 from hsmsigner.store.tiles import OpenTile
 from hsmsigner.store.transaction import SqlTransaction
 from hsmsigner.store.tree import tree_of
+from hsmsigner.transparency.merkle import RightEdge
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class SqlStore(SqlLogReader):
         # A commit failed: what the WAL holds may have reached the page cache alone.
         self._is_doubtful = False
         # The tree as it was last committed here; None before.
-        self._committed: TreeHead | None = None
+        self._committed: RightEdge | None = None
         self._writing = asyncio.Lock()
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="store-commit")
         # What the last committed transaction left of the tile that is not full yet.
@@ -80,7 +80,7 @@ class SqlStore(SqlLogReader):
                 yield transaction
                 await self._commit(begun)
                 self._open_tile = transaction.open_tile
-                self._committed = transaction.tree_head
+                self._committed = transaction.edge
             except SQLAlchemyError as error:
                 raise cannot_record() from error
             finally:
@@ -170,15 +170,15 @@ class SqlStore(SqlLogReader):
 
     def _require_committed(self, connection: Connection) -> None:
         """See that what was committed here is still there: signatures were released for it (P3)."""
-        head = self._committed
-        if head is None:
+        edge = self._committed
+        if edge is None:
             return
         try:
-            is_there = tree_of(connection, head.size).root() == head.root_hash
+            is_there = tree_of(connection, edge.size).root() == edge.root()
         except LookupError:
             is_there = False
         if not is_there:
-            _log.error("the store lost records that were committed (%d at least); put the whole store back", head.size)
+            _log.error("the store lost records that were committed (%d at least); put the whole store back", edge.size)
             raise cannot_record()
 
     def _drop(self) -> None:

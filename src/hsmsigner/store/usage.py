@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from hsmsigner.domain.quota import CounterId, Usage
+from hsmsigner.store.prepared import Prepared, PreparedAmong
 from hsmsigner.store.schema import quota_usage as table
 
-_AMONG = table.c.counter.in_(bindparam("counters", expanding=True))
-_LOAD = select(table.c.counter, table.c.buckets).where(_AMONG)
-_DELETE = delete(table).where(_AMONG)
-_INSERT = insert(table)
+_LOAD = PreparedAmong(select(table.c.counter, table.c.buckets), table.c.counter)
+_DELETE = Prepared(delete(table).where(table.c.counter == bindparam("of_counter")), ("of_counter",))
+_INSERT = Prepared(insert(table), ("counter", "buckets"))
 
 
 class SqlUsageTable:
@@ -26,7 +26,7 @@ class SqlUsageTable:
         wanted = list(counters)
         if not wanted:
             return {}
-        rows = self._connection.execute(_LOAD, {"counters": wanted})
+        rows = _LOAD.fetch(self._connection, wanted)
         return {
             CounterId(counter): Usage(tuple((number, count) for number, count in json.loads(buckets)))
             for counter, buckets in rows
@@ -36,9 +36,6 @@ class SqlUsageTable:
         if not usage:
             return
         # Delete and insert, inside one transaction, is an upsert that every database spells alike.
-        self._connection.execute(_DELETE, {"counters": list(usage)})
-        rows = [
-            {"counter": counter, "buckets": json.dumps(value.buckets, separators=(",", ":"))}
-            for counter, value in usage.items()
-        ]
-        self._connection.execute(_INSERT, rows)
+        _DELETE.run(self._connection, [(counter,) for counter in usage])
+        rows = [(counter, json.dumps(value.buckets, separators=(",", ":"))) for counter, value in usage.items()]
+        _INSERT.run(self._connection, rows)
