@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hsmsigner.cli.bench import Measurement, _aims
 from hsmsigner.cli.bench_appliance import disk_of
 from hsmsigner.cli.bench_limits import echo_server, run_echo_load
 from hsmsigner.cli.bench_load import LoadPlan, closed_loop
+from hsmsigner.cli.bench_report import Measurement, aims_of
 from hsmsigner.client import InvalidRequest
 
 
@@ -58,13 +58,13 @@ def test_failed_calls_are_counted_and_stop_the_run_when_there_are_many() -> None
 
 def test_aims_are_met_at_their_bound_and_missed_below() -> None:
     unary, stream = measurement(of_echo=0.4), measurement(of_token=0.349)
-    aims = _aims((unary, stream, measurement(of_token=0.5)), 149.9)
+    aims = aims_of((unary, stream, measurement(of_token=0.5)), 149.9)
     assert [aim.is_met for aim in aims] == [True, False, True, True]
 
 
 def test_memory_that_cannot_be_read_is_neither_met_nor_missed() -> None:
     rows = (measurement(of_echo=1.0), measurement(of_token=1.0), measurement(of_token=1.0))
-    assert _aims(rows, None)[-1].is_met is None
+    assert aims_of(rows, None)[-1].is_met is None
 
 
 def test_disk_of_proc_is_proc() -> None:
@@ -81,8 +81,21 @@ def test_empty_echo_is_measured_over_mtls() -> None:
 def test_bench_runs_from_end_to_end_and_no_signature_fails(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A short name: the path of a Unix socket has room for 107 bytes.
     directory = tmp_path_factory.mktemp("b")
-    command = [sys.executable, "-m", "hsmsigner", "bench", "--json", "--seconds", "0.5", "--signatures", "200"]
-    run = subprocess.run([*command, "--directory", str(directory)], capture_output=True, check=False, timeout=110)
+    command = [
+        sys.executable,
+        "-m",
+        "hsmsigner",
+        "bench",
+        "--json",
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.5",
+        "--signatures",
+        "200",
+    ]
+    command += ["--signatures", "200", "--directory", str(directory)]
+    run = subprocess.run(command, capture_output=True, check=False, timeout=110)
     assert run.returncode == 0, run.stderr.decode()
     report = json.loads(run.stdout)
     assert report["failures"] == []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -19,52 +21,16 @@ import typer
 from hsmsigner.cli.bench_appliance import KEY, disk_of, processors, running_appliance
 from hsmsigner.cli.bench_limits import bare_token_rates, echo_server, run_echo_load
 from hsmsigner.cli.bench_load import LoadPlan, LoadResult, run_load
-from hsmsigner.cli.bench_log import LogReport, run_log_bench
+from hsmsigner.cli.bench_log import run_log_bench
+from hsmsigner.cli.bench_report import BenchReport, Measurement, aims_of, print_log_report, print_report
 from hsmsigner.cli.options import JsonOption
-from hsmsigner.cli.output import ExitCode, print_json, print_line, print_progress, print_table
+from hsmsigner.cli.output import ExitCode, print_json, print_progress
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 _TICK_S = 0.5
 _BATCH = 64
-# With many signatures made, memory must not have grown with them.
-_MEMORY_AIM_MIB = 150.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One row: signatures (or echoes) per second, and its shares of the two limits; None where it makes no sense."""
-
-    name: str
-    rate: float
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    of_token: float | None = None
-    of_echo: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What was hoped for; `is_met` is None when it could not be measured."""
-
-    name: str
-    aim: float
-    observed: float | None
-    is_met: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class BenchReport:
-    """Everything one run found. `failures` are calls that did not end in a good signature, in words."""
-
-    measurements: tuple[Measurement, ...]
-    aims: tuple[Aim, ...]
-    frontend_rss_mib: float | None
-    signatures: int
-    processors: int
-    disk: str
-    failures: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,75 +39,107 @@ class _Row:
     plan: LoadPlan
 
 
-def run_bench(directory: Path, seconds: float, signatures: int, progress: Callable[[str], None]) -> BenchReport:
-    """Measure the limits, then an appliance, one after the other; each load generator has a process of its own.
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Everything measured once, in seconds of each other: only what one moment of the machine gave is compared."""
 
-    `directory` is an empty folder on the disk to be measured. `signatures` are made before memory is looked at.
+    token: dict[int, float]
+    echo: LoadResult
+    loads: tuple[LoadResult, ...]
+
+    @property
+    def token_rate(self) -> float:
+        return max(self.token.values())
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """How often everything is measured, for how long each time, and after how many signatures memory is looked at."""
+
+    rounds: int
+    seconds: float
+    signatures: int
+
+
+def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None]) -> BenchReport:
+    """Measure the limits and an appliance in turns; each load generator has a process of its own.
+
+    A machine is not as fast in one minute as in the next, so each share is the median of those of the rounds.
+    `directory` is an empty folder on the disk to be measured.
 
     Raises:
         ConfigurationError: the token or the appliance cannot be set up.
     """
+    seconds = plan.seconds
     rows = (
         _Row("Sign, 1 in flight", LoadPlan("unary", 1, seconds=seconds)),
         _Row("Sign, 64 in flight", LoadPlan("unary", 64, seconds=seconds)),
         _Row("StreamSign, 256 in flight", LoadPlan("stream", 256, seconds=seconds)),
         _Row(f"BatchSign({_BATCH}), 4 in flight", LoadPlan("batch", 4, _BATCH, seconds=seconds)),
     )
-    token = _in_own_process(progress, "bare token", bare_token_rates, directory / "token", seconds / 2)
-    threads, token_rate = max(token.items(), key=lambda item: item[1])
-    with echo_server() as (address, credentials):
-        plan = LoadPlan("unary", 64, seconds=seconds)
-        echo = _in_own_process(progress, "empty echo", run_echo_load, address, credentials, plan)
-    with running_appliance(directory / "appliance") as appliance:
+    with echo_server() as (address, credentials), running_appliance(directory / "appliance") as appliance:
 
         def load(name: str, plan: LoadPlan) -> LoadResult:
             return _in_own_process(progress, name, run_load, appliance.profile, KEY, plan)
 
-        results = [load(row.name, row.plan) for row in rows]
-        made = sum(result.calls * row.plan.items for row, result in zip(rows, results, strict=True))
-        if made < signatures:
-            filling = LoadPlan("batch", 4, _BATCH, signatures=signatures - made)
-            results.append(load(f"memory, after {signatures:,} signatures", filling))
-            made += results[-1].calls * _BATCH
+        def measure(number: int) -> _Round:
+            where = f"round {number} of {plan.rounds}, "
+            token = directory / f"token-{number}"
+            return _Round(
+                _in_own_process(progress, f"{where}bare token", bare_token_rates, token, seconds / 2),
+                _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, rows[1].plan),
+                tuple(load(where + row.name, row.plan) for row in rows),
+            )
+
+        rounds = [measure(number) for number in range(1, plan.rounds + 1)]
+        made = sum(result.calls * row.plan.items for one in rounds for row, result in zip(rows, one.loads, strict=True))
+        filled = []
+        if made < plan.signatures:
+            filling = LoadPlan("batch", 4, _BATCH, signatures=plan.signatures - made)
+            filled.append(load(f"memory, after {plan.signatures:,} signatures", filling))
+            made += filled[0].calls * _BATCH
         rss_mib = appliance.frontend_rss_mib()
-    measurements = (
-        Measurement(f"bare token, sign + verify, {threads} threads", token_rate),
-        Measurement("empty mTLS echo, 64 in flight", echo.rate, echo.p50_ms, echo.p99_ms),
-        # Without the run that only fills the memory.
-        *(_measurement(row.name, result, token_rate, echo.rate) for row, result in zip(rows, results, strict=False)),
-    )
+    measurements = _measurements(rows, rounds)
     return BenchReport(
         measurements=measurements,
-        aims=_aims(measurements, rss_mib),
+        aims=aims_of(measurements, rss_mib),
         frontend_rss_mib=rss_mib,
         signatures=made,
+        rounds=plan.rounds,
         processors=processors(),
         disk=disk_of(directory),
         failures=tuple(
             f"{result.failures} of {result.calls} calls failed, the first with {result.first_failure}"
-            for result in (echo, *results)
+            for result in (*(result for one in rounds for result in (one.echo, *one.loads)), *filled)
             if result.failures
         ),
     )
 
 
-def _measurement(name: str, result: LoadResult, token_rate: float, echo_rate: float) -> Measurement:
-    return Measurement(
-        name, result.rate, result.p50_ms, result.p99_ms, result.rate / token_rate, result.rate / echo_rate
-    )
-
-
-def _aims(measurements: tuple[Measurement, ...], rss_mib: float | None) -> tuple[Aim, ...]:
-    *_, unary, stream, batch = measurements
-    shares = (
-        ("BatchSign, of the bare token", 0.5, batch.of_token),
-        ("StreamSign, of the bare token", 0.35, stream.of_token),
-        ("Sign at 64, of the empty echo", 0.4, unary.of_echo),
-    )
-    is_small = None if rss_mib is None else rss_mib < _MEMORY_AIM_MIB
+def _measurements(rows: Sequence[_Row], rounds: Sequence[_Round]) -> tuple[Measurement, ...]:
+    threads = Counter(max(one.token, key=one.token.__getitem__) for one in rounds).most_common(1)[0][0]
+    echoes = [one.echo for one in rounds]
     return (
-        *(Aim(name, aim, share, None if share is None else share >= aim) for name, aim, share in shares),
-        Aim("memory of the frontend, MiB", _MEMORY_AIM_MIB, rss_mib, is_small),
+        Measurement(f"bare token, sign + verify, {threads} threads", median(one.token_rate for one in rounds)),
+        Measurement("empty mTLS echo, 64 in flight", *_typical(echoes)),
+        *(
+            Measurement(
+                row.name,
+                *_typical([one.loads[index] for one in rounds]),
+                of_token=median(one.loads[index].rate / one.token_rate for one in rounds),
+                of_echo=median(one.loads[index].rate / one.echo.rate for one in rounds),
+            )
+            for index, row in enumerate(rows)
+        ),
+    )
+
+
+def _typical(results: Sequence[LoadResult]) -> tuple[float, float, float]:
+    """Rate, p50 and p99 of the rounds' middle."""
+    return (
+        median(result.rate for result in results),
+        median(result.p50_ms for result in results),
+        median(result.p99_ms for result in results),
     )
 
 
@@ -169,9 +167,12 @@ def _bench_directory(parent: Path | None) -> Iterator[Path]:
 
 
 def bench(
+    rounds: Annotated[
+        int, typer.Option(help="How often everything is measured; the medians are shown.", min=1, max=99, metavar="N")
+    ] = 5,
     seconds: Annotated[
-        float, typer.Option(help="How long each measurement takes.", min=0.5, max=600, metavar="SECONDS")
-    ] = 5.0,
+        float, typer.Option(help="How long each measurement takes, in each round.", min=0.5, max=600, metavar="SECONDS")
+    ] = 2.0,
     signatures: Annotated[
         int, typer.Option(help="Look at the frontend's memory after so many.", min=0, metavar="NUMBER")
     ] = 200_000,
@@ -189,7 +190,7 @@ def bench(
 ) -> None:
     """Measure a throw-away appliance against the bare token and an empty server, with full durability.
 
-    Example: hsmsigner bench --seconds 10
+    Example: hsmsigner bench --rounds 9
     Example: hsmsigner bench --log 10000000 --directory /var/tmp
     """
     # gRPC writes of every closed connection otherwise, in this process and in those it starts.
@@ -198,12 +199,12 @@ def bench(
         _bench_log(directory, log, check=check, as_json=as_json)
         return
     with _bench_directory(directory) as path:
-        report = run_bench(path, seconds, signatures, print_progress)
+        report = run_bench(path, BenchPlan(rounds, seconds, signatures), print_progress)
     print_progress("")
     if as_json:
         print_json(asdict(report))
     else:
-        _print_report(report)
+        print_report(report)
     is_missed = any(aim.is_met is not True for aim in report.aims)
     if report.failures or (check and is_missed):
         raise typer.Exit(ExitCode.REFUSED)
@@ -216,67 +217,6 @@ def _bench_log(directory: Path | None, records: int, *, check: bool, as_json: bo
     if as_json:
         print_json(asdict(report) | {"missed": report.missed})
     else:
-        _print_log_report(report)
+        print_log_report(report)
     if check and report.missed:
         raise typer.Exit(ExitCode.REFUSED)
-
-
-def _print_log_report(report: LogReport) -> None:
-    print_table(
-        (f"a log of {report.records:,} records", "p50 ms", "max ms", "wanted ms", ""),
-        [
-            (
-                row.name,
-                f"{row.p50_ms:.2f}",
-                f"{row.max_ms:.2f}",
-                _number(row.aim_ms, "<g"),
-                "" if row.aim_ms is None else "missed" if row.name in report.missed else "met",
-            )
-            for row in report.rows
-        ],
-        empty="",
-    )
-    print_line(f"\nappending costs {report.append_ratio:.3f} of what it costs with an empty log")
-    built = f"built at {report.build_records_per_s:,.0f} records per second"
-    print_line(f"{report.store_mib:,.0f} MiB, {built}; disk: {report.disk or 'unknown'}")
-
-
-def _print_report(report: BenchReport) -> None:
-    print_table(
-        ("P-256, fully durable", "per second", "p50 ms", "p99 ms", "of token", "of echo"),
-        [
-            (
-                row.name,
-                f"{row.rate:,.0f}",
-                _number(row.p50_ms, ".2f"),
-                _number(row.p99_ms, ".2f"),
-                _number(row.of_token, ".2f"),
-                _number(row.of_echo, ".2f"),
-            )
-            for row in report.measurements
-        ],
-        empty="",
-    )
-    print_line("")
-    print_table(
-        ("aim", "wanted", "observed", ""),
-        [
-            (
-                aim.name,
-                f"{'<' if 'memory' in aim.name else '>='} {aim.aim:g}",
-                _number(aim.observed, ".2f"),
-                {True: "met", False: "missed", None: "not measured"}[aim.is_met],
-            )
-            for aim in report.aims
-        ],
-        empty="",
-    )
-    print_line(f"\n{report.signatures:,} signatures; {report.processors} processors; disk: {report.disk or 'unknown'}")
-    if report.disk == "tmpfs":
-        print_line("tmpfs forgets at power-off, so nothing was durable: name a folder on a disk with --directory")
-    for failure in report.failures:
-        print_line(failure)
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
