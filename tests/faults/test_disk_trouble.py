@@ -291,6 +291,40 @@ def test_an_older_state_in_the_same_file_keeps_signing_stopped_until_they_are_ba
     run(scenario())
 
 
+def test_a_store_that_is_being_copied_back_is_not_written_into(tmp_path: Path) -> None:
+    """A copy begins with an empty file: taken for a new store, it would be given a schema, and that into the copy."""
+
+    async def scenario() -> None:
+        async with signing(tmp_path) as signer:
+            whole = signer.folder / "whole.sqlite3"
+            with closing(sqlite3.connect(signer.database)) as source, closing(sqlite3.connect(whole)) as target:
+                source.backup(target)
+            reopened = asyncio.Semaphore(0)
+            reopen = signer.store.reopen
+
+            async def counted_reopen() -> None:
+                try:
+                    await reopen()
+                finally:
+                    reopened.release()
+
+            signer.store.reopen = counted_reopen  # type: ignore[method-assign]
+            with file_is_moved_away(signer):
+                await refused(signer)
+                for path in signer.folder.glob("store.sqlite3-*"):
+                    path.unlink()
+                (signer.folder / "away").write_bytes(b"")
+            for _ in range(5):
+                await reopened.acquire()
+
+            assert signer.database.read_bytes() == b""
+            overwrite(signer.database, whole)
+            await until(lambda: signer.committer.can_record)
+            await signer.sign()
+
+    run(scenario())
+
+
 def overwrite(database: Path, content: Path) -> None:
     """Put other content into the same file, as `cp` does."""
     database.write_bytes(content.read_bytes())

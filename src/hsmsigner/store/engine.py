@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
@@ -53,6 +54,14 @@ def open_reader(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def open_looker(database: str, option: str = "mode=ro") -> Engine:
+    """Engine for a look at a store's file that changes nothing in it, not even its header or schema.
+
+    `option` is SQLite's: `mode=ro`, or `immutable=1` where nobody writes, which makes no files beside it either.
+    """
+    return create_engine(f"sqlite:///file:{quote(database)}?{option}&uri=true", hide_parameters=True)
 
 
 def write_back(engine: Engine) -> bool:

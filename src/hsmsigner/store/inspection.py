@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.operations.ports import TreeHead
+from hsmsigner.store.engine import open_looker
 from hsmsigner.store.log import LogDamagedError, check_end
 from hsmsigner.store.schema import checkpoints, policy_revisions
 from hsmsigner.store.state import read_size
@@ -66,7 +67,7 @@ def inspect_store(database: Path) -> StoreState:
 
 @contextmanager
 def _opened(database: Path, option: str) -> Iterator[Connection]:
-    engine = create_engine(f"sqlite:///file:{database}?{option}&uri=true", hide_parameters=True)
+    engine = open_looker(str(database), option)
     try:
         with engine.connect() as connection:
             yield connection

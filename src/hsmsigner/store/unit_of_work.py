@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, RootTransaction
+from sqlalchemy import Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.key import KeyName
 from hsmsigner.errors import cannot_record
-from hsmsigner.store.engine import migrate, open_reader, open_writer, write_back
+from hsmsigner.store.engine import migrate, open_looker, open_reader, open_writer, write_back
 from hsmsigner.store.files import StoreFiles
 from hsmsigner.store.keys import read_signature_counts
 from hsmsigner.store.log import LogDamagedError, check_end
@@ -144,13 +144,13 @@ class SqlStore(SqlLogReader):
             _log.error("the store's file is gone or was replaced; put it back, or restart to accept the new one")
             raise cannot_record()
         self._drop()
+        self._require_committed()
         self._writer, self._reader = open_writer(self._url), open_reader(self._url)
         try:
             _migrate(self._writer)
             self._write_back(self._writer)
             with self._reader.begin() as connection:
                 check_end(connection)
-                self._require_committed(connection)
             self._connection = self._writer.connect()
             self._files.keep()
             self._is_doubtful = False
@@ -168,15 +168,23 @@ class SqlStore(SqlLogReader):
         if not write_back(writer) and self._is_doubtful:
             raise cannot_record()
 
-    def _require_committed(self, connection: Connection) -> None:
-        """See that what was committed here is still there: signatures were released for it (P3)."""
-        edge = self._committed
-        if edge is None:
+    def _require_committed(self) -> None:
+        """See that what was committed here is still there: signatures were released for it (P3).
+
+        Before the file is opened for writing: who puts a store back copies into it while we look, and half a store, or
+        an empty one that was given a schema, would be written into what comes next.
+        """
+        edge, database = self._committed, make_url(self._url).database
+        if edge is None or database is None:
             return
+        looker = open_looker(database)
         try:
-            is_there = tree_of(connection, edge.size).root() == edge.root()
-        except LookupError:
+            with looker.connect() as connection:
+                is_there = tree_of(connection, edge.size).root() == edge.root()
+        except (LookupError, LogDamagedError):
             is_there = False
+        finally:
+            looker.dispose()
         if not is_there:
             _log.error("the store lost records that were committed (%d at least); put the whole store back", edge.size)
             raise cannot_record()
