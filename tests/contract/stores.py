@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from pathlib import Path
 
 from hsmsigner.domain.algorithm import ALGORITHMS
@@ -66,7 +65,7 @@ def stored(number: int, **changes: object) -> StoredRequest:
         NOW,
         Instant(NOW + number),
     )
-    return replace(made, **changes)  # type: ignore[arg-type]  # the callers' keywords are the row's fields
+    return made._replace(**changes)  # type: ignore[arg-type]  # the callers' keywords are the row's fields
 
 
 def pending(key_id: str = "a") -> PendingKey:

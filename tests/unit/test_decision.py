@@ -104,8 +104,8 @@ def test_a_grant_over_other_keys_gives_nothing() -> None:
 @pytest.mark.parametrize("asked", [request(), DIGEST])
 def test_unknown_and_forbidden_answer_alike_byte_for_byte(asked: SigningRequest) -> None:
     absent = decide(Facts(policy(), None, {}), asked, NOW)
-    forbidden = decide(Facts(policy(), key(), {}), replace(asked, principal=STRANGER), NOW)
-    both = decide(Facts(policy(), None, {}), replace(asked, principal=STRANGER), NOW)
+    forbidden = decide(Facts(policy(), key(), {}), asked._replace(principal=STRANGER), NOW)
+    both = decide(Facts(policy(), None, {}), asked._replace(principal=STRANGER), NOW)
     assert absent == forbidden == both
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import LOG_KEY, Key, KeyState, KeyVersion, VersionName
@@ -15,8 +16,7 @@ from hsmsigner.errors import Reason, SignerError
 NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Debit:
+class Debit(NamedTuple):
     """One counter to be set to its new usage; `observed` is what it held before."""
 
     counter: CounterId
@@ -25,8 +25,7 @@ class Debit:
     observed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """Sign with this version, once these debits are durable."""
 
     version: KeyVersion
@@ -51,8 +50,7 @@ class Deny:
         return SignerError(self.reason, self.message, metadata=metadata, retry_after_s=self.retry_after_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """All that a decision may look at. `usage` holds every counter of the entitlement that has counted anything."""
 
     policy: Policy

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum, unique
+from typing import NamedTuple
 
 import coincurve
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -39,8 +39,7 @@ CONTINUITY_TYPE = "hsmsigner-continuity-v1"
 _RESERVED = urlsafe_b64encode(f'{{"typ":"{CONTINUITY_TYPE}",'.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class SignaturePlan:
+class SignaturePlan(NamedTuple):
     """What the token gets (`to_be_signed`: digest, or message for EdDSA), and how its raw answer is written out."""
 
     to_be_signed: bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
 from hsmsigner.domain.key import VersionName
@@ -36,15 +36,13 @@ class Quota:
         return CounterId(f"{counted}|{self.quota_id}|{self.period_us}|{principal if self.by_principal else '*'}")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What one counter has counted: (bucket number, count) pairs, oldest first. Bucket n begins at n * bucket_us."""
 
     buckets: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(NamedTuple):
     """Outcome of trying to spend one: what was observed before it, and either the new usage or when to come back."""
 
     observed: int

@@ -6,8 +6,7 @@ A record's bytes are fixed here once and are the leaf of the tree; nothing re-se
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hsmsigner.domain.decision import Allow, Deny
 from hsmsigner.domain.denial import DenialTotal
@@ -21,8 +20,7 @@ FIRST_PREVIOUS_HASH = bytes(32)
 DENIED = "sign.denied"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A record before it has its place in the log: its type and the fields of the type."""
 
     type: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.key import KeyName, VersionName
@@ -49,8 +48,7 @@ def check_labels(labels: Mapping[str, str], field: str = "labels") -> None:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class SigningRequest:
+class SigningRequest(NamedTuple):
     """Who wants what signed. `body` is the message or the digest; `body_sha256` its SHA-256, for the log."""
 
     principal: Principal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hsmsigner.domain.decision import Debit
 from hsmsigner.domain.formats import SignaturePlan
@@ -14,8 +15,7 @@ from hsmsigner.errors import SignerError
 from hsmsigner.operations.ports import RequestKey, SignOutcome, SignTask, StoredRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """A released signature, or (`signature` empty, `audit_sequence` 0) the answer to `validate_only`."""
 
     version: KeyVersion
@@ -87,8 +87,7 @@ class Flight:
             job.resolve(answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Landing:
+class Landing(NamedTuple):
     """A flight that came back from the token."""
 
     flight: Flight

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from hsmsigner.domain.signing import SigningRequest
 from hsmsigner.errors import Reason, SignerError
@@ -20,8 +20,7 @@ from hsmsigner.operations.ports import RequestKey
 MAX_BATCH = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One request of a call. `validate_only` decides and does nothing else (AIP-163)."""
 
     request: SigningRequest

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hsmsigner.domain import record
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
@@ -60,8 +61,7 @@ class Joined:
     flight: Flight
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """Yes; `resumed` is the row whose debit it signs under, None for a new debit."""
 
     allow: Allow
@@ -228,7 +228,7 @@ class Turn:
 
     def put(self, stored: StoredRequest, **changes: object) -> StoredRequest:
         """Change a row that is durable already."""
-        changed = replace(stored, **changes)  # type: ignore[arg-type]  # the callers' keywords are the row's fields
+        changed = stored._replace(**changes)  # type: ignore[arg-type]  # the callers' keywords are the fields
         self.rows[stored.key] = changed
         self.updated[stored.key] = changed
         return changed

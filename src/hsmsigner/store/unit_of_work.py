@@ -173,6 +173,11 @@ class SqlStore(SqlLogReader):
 
         Before the file is opened for writing: who puts a store back copies into it while we look, and half a store, or
         an empty one that was given a schema, would be written into what comes next.
+
+        Raises:
+            LogDamagedError: the log is not as it was written.
+            SignerError: AUDIT_UNAVAILABLE, it is as it was before.
+            sqlalchemy.exc.SQLAlchemyError: it cannot be read, or is half a store.
         """
         edge, database = self._committed, make_url(self._url).database
         if edge is None or database is None:
@@ -181,7 +186,7 @@ class SqlStore(SqlLogReader):
         try:
             with looker.connect() as connection:
                 is_there = tree_of(connection, edge.size).root() == edge.root()
-        except (LookupError, LogDamagedError):
+        except LookupError:
             is_there = False
         finally:
             looker.dispose()

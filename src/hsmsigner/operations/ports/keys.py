@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.continuity import ContinuityStatement
@@ -17,8 +17,7 @@ from hsmsigner.domain.rotation_policy import Rotation
 from hsmsigner.domain.signing import RequestId
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """What makes a request one request: its id, within its principal."""
 
     principal: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
@@ -26,8 +26,7 @@ class SignStatus(Enum):
     UNKNOWN = "UNKNOWN"  # a signature may exist somewhere
 
 
-@dataclass(frozen=True, slots=True)
-class SignTask:
+class SignTask(NamedTuple):
     """One item for the token: `data` is the digest, or the message for EdDSA.
 
     A key that is not SENSITIVE or is EXTRACTABLE is used only with `allow_unprotected`, said when it was adopted (P1).
@@ -40,8 +39,7 @@ class SignTask:
     allow_unprotected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SignOutcome:
+class SignOutcome(NamedTuple):
     """`signature` is raw (r || s, RFC 8032, RSA integer) and has verified; empty unless SIGNED. `cause` is for logs."""
 
     status: SignStatus
