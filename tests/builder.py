@@ -23,7 +23,7 @@ from hsmsigner.domain.rotation_policy import RotationPolicy
 from hsmsigner.domain.signing import RequestId, parse_request_id, signing_request
 from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
-from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints, Observer
+from hsmsigner.operations.checkpoints import CheckpointRules, Checkpoints
 from hsmsigner.operations.committer import Committer, CommitterLimits, Gate
 from hsmsigner.operations.denials import report_denials
 from hsmsigner.operations.governance import GovernanceCache
@@ -36,6 +36,7 @@ from hsmsigner.operations.lifecycle import Lifecycle
 from hsmsigner.operations.log_key import LogKey
 from hsmsigner.operations.log_watch import LogWatch
 from hsmsigner.operations.policy import Policies, publish_first
+from hsmsigner.operations.ports import CheckpointObserver
 from hsmsigner.operations.recovery import interrupt_dangling
 from hsmsigner.operations.rotation import Rotations
 from hsmsigner.operations.scheduler import Scheduler
@@ -126,7 +127,7 @@ class Signer:
         parts = self.store, self.governance, self.clock, self.rotations, self.lifecycle
         return Scheduler(*parts, holder=holder, grace=grace or DestructionGrace(0))
 
-    def make_checkpoints(self, holder: str, observers: Sequence[Observer] = ()) -> Checkpoints:
+    def make_checkpoints(self, holder: str, observers: Sequence[CheckpointObserver] = ()) -> Checkpoints:
         log_key = LogKey(self.store, self.token, self.governance, self.keys, self.checkpoint_rules.origin)
         parts = self.store, self.token, self.governance, self.clock, log_key
         rules = self.checkpoint_rules

@@ -15,10 +15,8 @@ from hsmsigner.operations.access import require_right
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.log_key import vkeys
 from hsmsigner.operations.log_status import LogSources, LogStatus
-from hsmsigner.operations.ports import NO_FILTER, Checkpoint, LogFilter, LogPage, Store, TreeHead
+from hsmsigner.operations.ports import BEYOND_THE_LOG, NO_FILTER, Checkpoint, LogFilter, LogPage, Store, TreeHead
 
-# Where no record is: reading there tells how the tree stands, and nothing more.
-_BEYOND = 2**62
 # One request_id has one outcome; only somebody who abuses it makes more records about it than twice this. He cannot
 # have made them both before and after it.
 _RECORDS_AT_EITHER_END = 100
@@ -158,7 +156,7 @@ class Audit:
             SignerError: FORBIDDEN, AUDIT_UNAVAILABLE.
         """
         self._require(principal)
-        page = await self._store.read_log(_BEYOND, 1)
+        page = await self._store.read_log(BEYOND_THE_LOG, 1)
         newest = await self._store.read_newest_checkpoint()
         quorum = self._sources.quorum
         witnessed = await self._store.read_newest_checkpoint(quorum) if quorum else None

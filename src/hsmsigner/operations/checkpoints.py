@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant, not_before
@@ -20,7 +20,7 @@ from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.growth import LogGrowth
 from hsmsigner.operations.jobs import sign_task
 from hsmsigner.operations.log_key import LogKey, note_key, note_signature, signing_version
-from hsmsigner.operations.ports import Checkpoint, SignStatus, Store, Token, Transaction
+from hsmsigner.operations.ports import Checkpoint, CheckpointObserver, SignStatus, Store, Token, Transaction
 from hsmsigner.transparency.checkpoint import CheckpointBody
 from hsmsigner.transparency.note import write_note
 
@@ -39,7 +39,6 @@ _OBSERVER_PATIENCE_S = 30.0
 _STOP_PATIENCE_S = 5.0
 _PASSING = frozenset({Reason.TOKEN_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE})
 
-Observer = Callable[[Checkpoint], Awaitable[None]]
 # Says why nothing may be signed now; None when it may.
 Gate = Callable[[], SignerError | None]
 
@@ -75,7 +74,7 @@ class Checkpoints:
         growth: LogGrowth,
         rules: CheckpointRules,
         holder: str,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[CheckpointObserver] = (),
         gate: Gate = lambda: None,
     ) -> None:
         self._store = store

@@ -12,7 +12,7 @@ from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.access import require_right
 from hsmsigner.operations.governance import GovernanceCache
 from hsmsigner.operations.growth import LogGrowth
-from hsmsigner.operations.ports import LogFilter, LogPage, Store
+from hsmsigner.operations.ports import BEYOND_THE_LOG, LogFilter, LogPage, Store
 
 # What one watcher has in memory: whoever reads slowly has the store keep the rest.
 RECORDS_AT_ONCE = 256
@@ -72,7 +72,7 @@ class LogWatch:
                 await asyncio.sleep(max(0.0, began_s + _READ_EVERY_S - loop.time()))
 
     async def _first_position(self, start: int | None) -> int:
-        size = (await self._store.read_log(2**62, 1)).tree_size
+        size = (await self._store.read_log(BEYOND_THE_LOG, 1)).tree_size
         if start is not None and start > size:
             # Who has seen more than there is should hear of it, and not wait in silence until it is there again.
             message = f"the log has {size} records; if you have seen record {start - 1}, it was rolled back"

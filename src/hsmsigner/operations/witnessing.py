@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
 from hsmsigner.errors import SignerError
 from hsmsigner.operations.delivery import FIRST_PAUSE_S, Delivery
 from hsmsigner.operations.log_status import WitnessState
-from hsmsigner.operations.ports import Checkpoint, Store
+from hsmsigner.operations.ports import Checkpoint, CheckpointObserver, Store
 from hsmsigner.operations.ports.witness import Cosignature, Fault, FaultKind, Witness
 from hsmsigner.transparency.note import add_lines
 
 _log = logging.getLogger(__name__)
 
 _RETRY_START_S = 1.0
-
-# Gets a checkpoint whose note has just become durable, signed or with one more cosignature.
-Observer = Callable[[Checkpoint], Awaitable[None]]
 
 
 class Witnessing:
@@ -34,7 +31,7 @@ class Witnessing:
         self,
         store: Store,
         witnesses: Sequence[Witness],
-        observers: Sequence[Observer] = (),
+        observers: Sequence[CheckpointObserver] = (),
         *,
         pause_s: float = FIRST_PAUSE_S,
     ) -> None:

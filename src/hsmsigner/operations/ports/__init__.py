@@ -11,8 +11,10 @@ from hsmsigner.operations.ports.keys import (
     UnwantedPairTable,
 )
 from hsmsigner.operations.ports.log import (
+    BEYOND_THE_LOG,
     NO_FILTER,
     Checkpoint,
+    CheckpointObserver,
     CheckpointTable,
     LogFilter,
     LogPage,
@@ -43,9 +45,11 @@ from hsmsigner.operations.ports.token import (
 )
 
 __all__ = [
+    "BEYOND_THE_LOG",
     "NO_FILTER",
     "TOKEN_ANSWERED",
     "Checkpoint",
+    "CheckpointObserver",
     "CheckpointTable",
     "CommandTable",
     "ContinuityTable",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Protocol
@@ -76,6 +76,13 @@ class Checkpoint:
     time: Instant
     note: str = ""
     witnesses: int = 0
+
+
+# Gets a checkpoint whose note has just become durable, signed or with one more cosignature.
+CheckpointObserver = Callable[[Checkpoint], Awaitable[None]]
+
+# Where no record is: reading the log there tells how the tree stands, and nothing more.
+BEYOND_THE_LOG = 2**62
 
 
 class CheckpointTable(Protocol):
