@@ -36,14 +36,11 @@ def run(state: Path, clients: Path, *, name: str, published: str, pin_file: Path
     try:
         with _alone_in(state.parent):
             _make_where_missing(state, name, pin_file)
+            _hand_out(state / "tls", clients, {"network": f"{name}:{_PORT}", "host": published})
     except OSError as error:
         raise ConfigurationError(
             f"cannot use {error.filename}: {error.strerror}; the volume must be writable by user {os.getuid()}"
         ) from error
-    try:
-        _hand_out(state / "tls", clients, {"network": f"{name}:{_PORT}", "host": published})
-    except OSError as error:
-        raise ConfigurationError(f"cannot write client certificates to {clients}: {error.strerror}") from error
     return run_supervisor(state / "hsmsigner.yaml")
 
 
@@ -76,24 +73,35 @@ def _make_where_missing(state: Path, name: str, pin_file: Path) -> None:
 
 
 def _hand_out(tls: Path, clients: Path, addresses: dict[str, str]) -> None:
-    """Copy each client's certificate and key, and write its profiles: `network/NAME.yaml`, `host/NAME.yaml`."""
+    """Copy each client's certificate and key, and write its profiles: `network/NAME.yaml`, `host/NAME.yaml`.
+
+    Raises:
+        ConfigurationError: the folder cannot be written.
+    """
     names = ["ca.pem", *(f"{client.name}{part}.pem" for client in DEV_CLIENTS for part in ("", "-key"))]
     contents = {clients / "tls" / name: (tls / name).read_bytes() for name in names}
     for folder, address in addresses.items():
         contents |= {
             clients / folder / f"{client.name}.yaml": profile_text(client, address).encode() for client in DEV_CLIENTS
         }
-    for path, content in contents.items():
-        # Not written again: a volume that is full by now is no reason not to start.
-        if path.is_file() and path.read_bytes() == content:
-            continue
-        path.parent.mkdir(exist_ok=True)
-        # Renamed into place: a client that starts at the same moment reads a whole file or none.
-        waiting = path.with_suffix(".new")
-        waiting.write_bytes(content)
-        # For whichever user a developer's service runs as. These keys open a development appliance and nothing else.
-        waiting.chmod(0o644)
-        waiting.replace(path)
+    try:
+        for path, content in contents.items():
+            _put(path, content)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write client certificates to {clients}: {error.strerror}") from error
+
+
+def _put(path: Path, content: bytes) -> None:
+    # Not written again: a volume that is full by now is no reason not to start.
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(exist_ok=True)
+    # Renamed into place: a client that starts at the same moment reads a whole file or none.
+    waiting = path.with_suffix(".new")
+    waiting.write_bytes(content)
+    # For whichever user a developer's service runs as. These keys open a development appliance and nothing else.
+    waiting.chmod(0o644)
+    waiting.replace(path)
 
 
 def main() -> None:
