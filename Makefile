@@ -9,6 +9,8 @@ DEV := .dev
 LISTEN ?= 127.0.0.1:8443
 ARGS ?=
 
+# What a finder of the image can look up, as in scripts/images.
+export HSMSIGNER_REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 COMPOSE := docker compose -f docker/compose.yaml
 # A file at a time to each worker: each of the two has one compose project for all of its files.
 CONTAINERS := -n 2 --dist loadscope --no-loadscope-reorder tests/e2e_docker
@@ -52,7 +54,9 @@ image: ## build the images: the appliance, the throw-away token, the tests
 compose-up: ## the appliance in a container, ready on 127.0.0.1:8443 (HSMSIGNER_PORT=port)
 	@scripts/engine up
 	@scripts/base-image
-	@$(COMPOSE) up --wait || { \
+	@scripts/readable-mounts
+	@# One at a time: two make two networks of one name, and nothing starts with these any more.
+	@flock docker/compose.yaml $(COMPOSE) up --wait || { \
 	  echo "it did not start; where 127.0.0.1:$${HSMSIGNER_PORT:-8443} is taken: HSMSIGNER_PORT=another make compose-up" >&2; exit 1; }
 	@echo "ready on 127.0.0.1:$${HSMSIGNER_PORT:-8443}; certificates: $(COMPOSE) cp hsmsigner:/clients ."
 

@@ -65,7 +65,7 @@ def _run(folder: Path, module: Path) -> Iterator[SoftHsmContainer]:
     label, user_pin, so_pin = "softhsm", "1234", "5678"
     settings = {"TOKEN_LABEL": label, "TOKEN_PIN": user_pin, "TOKEN_SO_PIN": so_pin}
     container = docker(
-        *("run", "--detach", "--rm", "--pull", "never", "--init", "--network", "none", "--read-only"),
+        *("run", "--detach", "--pull", "never", "--init", "--network", "none", "--read-only"),
         # p11-kit's server serves the user it runs as, so that must be this one.
         *("--user", f"{os.getuid()}:{os.getgid()}", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"),
         *("--tmpfs", "/tmp:mode=1777", "--volume", f"{folder}:/run/pkcs11"),  # noqa: S108 - the container's own
@@ -76,12 +76,16 @@ def _run(folder: Path, module: Path) -> Iterator[SoftHsmContainer]:
         _wait_until_healthy(container)
         yield SoftHsmContainer(container, folder / "pkcs11.sock", module, label, user_pin, so_pin)
     finally:
-        docker("kill", container)
+        # Whatever the test did to it: paused, killed, gone.
+        docker("rm", "--force", "--volumes", container)
 
 
 def _wait_until_healthy(container: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while docker("inspect", "--format", "{{.State.Health.Status}}", container) != "healthy":
+    while (state := docker("inspect", "--format", "{{.State.Status}} {{.State.Health.Status}}", container)) != (
+        "running healthy"
+    ):
+        assert state.startswith("running"), docker("logs", container)
         assert time.monotonic() < deadline, docker("logs", container)
         time.sleep(0.1)
 

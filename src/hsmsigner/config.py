@@ -62,7 +62,9 @@ class PinSource(_Section):
             try:
                 pin = path.read_text("utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"{where} cannot be read ({type(error).__name__})") from error
+                raise ConfigurationError(
+                    f"{where} cannot be read by user {os.getuid()} ({type(error).__name__})"
+                ) from error
         if not pin:
             raise ConfigurationError(f"{where} is empty; put the token's user PIN there")
         return Secret(pin)

@@ -73,7 +73,7 @@ def initialise_state(
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         # Built beside its place and renamed: whoever finds the folder finds it complete.
-        building = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        building = Path(tempfile.mkdtemp(prefix=_unfinished_prefix(directory), dir=directory.parent))
     except OSError as error:
         raise ConfigurationError(f"cannot write in {directory.parent}: {error.strerror}") from error
     try:
@@ -98,6 +98,21 @@ def initialise_state(
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what `initialise_state` left beside this folder when it was killed; call it only while nobody makes one.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for building in directory.absolute().parent.glob(f"{_unfinished_prefix(directory)}*"):
+        shutil.rmtree(building)
+
+
+def _unfinished_prefix(directory: Path) -> str:
+    # So named that nobody keeps anything of his own there.
+    return f".{directory.name}-unfinished-"
 
 
 def _address_for_clients(listen: str, server_names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.appliance import free_port, until
-from tests.e2e_docker.project import COMPOSE_FILE, DOCKER
+from tests.e2e_docker.project import COMPOSE_FILE, DOCKER, ROOT
 from tests.softhsm_container import docker
 
 pytestmark = pytest.mark.serial
@@ -115,6 +115,25 @@ def test_an_appliance_set_up_wrongly_in_front_of_an_hsm_is_tried_three_times_and
         assert described()["HostConfig"]["ReadonlyRootfs"]
 
 
+def test_a_volume_of_another_user_is_named(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    pin.write_text("314159")
+    done = subprocess.run(
+        [
+            *("docker", "run", "--rm", "--pull", "never", "--volume", f"{pin}:/run/secrets/token_pin:ro"),
+            *("--tmpfs", "/var/lib/hsmsigner:uid=0,mode=0700", "--entrypoint", "python", IMAGE),
+            *("-m", "hsmsigner.cli.container"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert "cannot use /var/lib/hsmsigner: Permission denied" in done.stderr
+    assert "user 10001" in done.stderr
+
+
 def test_a_pin_file_that_the_container_may_not_read_is_named(tmp_path: Path) -> None:
     pin = tmp_path / "pin"
     pin.write_text("314159")
@@ -127,5 +146,26 @@ def test_a_pin_file_that_the_container_may_not_read_is_named(tmp_path: Path) -> 
         )
 
     assert done.returncode == 3
-    assert "/run/secrets/token_pin" in done.stderr + done.stdout
+    assert "/run/secrets/token_pin cannot be read by user 10001" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_two_make_compose_up_at_once_start_one_appliance(tmp_path: Path) -> None:
+    name = f"hsmsigner-twice-{os.getpid()}"
+    variables = {
+        "COMPOSE_PROJECT_NAME": name,
+        "HSMSIGNER_PORT": str(free_port()),
+        # An engine that was started elsewhere is nobody's to hold.
+        "HSMSIGNER_ENGINE_MEMORY": str(tmp_path / "memory"),
+    }
+    with project(COMPOSE_FILE, "twice", **variables):
+        starts = [
+            subprocess.Popen(
+                ["make", "compose-up"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            for _ in range(2)
+        ]
+        said = [start.communicate(timeout=240)[0] for start in starts]
+
+        assert [start.returncode for start in starts] == [0, 0], said
+        assert len(docker("network", "ls", "--quiet", "--filter", f"name={name}_default").split()) == 1

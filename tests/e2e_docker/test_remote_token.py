@@ -18,7 +18,7 @@ from tests.e2e.appliance import KEY, until
 from tests.e2e_docker.project import StartAppliance, policy_with
 from tests.signing_tasks import new_key
 from tests.softhsm import SoftHsm
-from tests.softhsm_container import SoftHsmContainer
+from tests.softhsm_container import SoftHsmContainer, docker
 
 pytestmark = pytest.mark.serial
 # Long enough that a busy machine's healthy calls stay below it.
@@ -67,6 +67,13 @@ def test_a_token_whose_container_hangs_costs_one_worker(softhsm: SoftHsmContaine
 
     with hsm.start_worker() as worker:
         hsm.ask(use)
+
+
+def test_a_test_may_kill_its_token_and_it_is_cleaned_away(softhsm: SoftHsmContainer) -> None:
+    # The fixture's end is what is tested: it has nothing to stop any more.
+    docker("kill", softhsm.container)
+
+    assert docker("inspect", "--format", "{{.State.Running}}", softhsm.container) == "false"
 
 
 @pytest.mark.timeout(300)

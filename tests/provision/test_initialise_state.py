@@ -208,3 +208,14 @@ def test_reference_policy_is_valid_and_names_every_right() -> None:
     policy = parse_policy((REFERENCE / "policy.yaml").read_bytes(), revision=1)
 
     assert frozenset().union(*(grant.rights for grant in policy.grants)) == frozenset(Right)
+
+
+@pytest.mark.parametrize("pin", ["123", "1" * 256])
+def test_pin_that_softhsm_cannot_take_is_refused_in_words_and_nothing_is_left(tmp_path: Path, pin: str) -> None:
+    (tmp_path / "pin").write_text(pin)
+
+    with pytest.raises(ConfigurationError, match="PIN must have 4 to 255 bytes") as caught:
+        initialise_state(tmp_path / "appliance", now=NOW, pin_file=tmp_path / "pin")
+
+    assert pin not in str(caught.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pin"]

@@ -29,6 +29,7 @@ _KNOWN_PLACES = (
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 )
 _LABEL_BYTES = 32
+_SHORTEST_PIN, _LONGEST_PIN = 4, 255
 _PATIENCE_S = 60.0
 
 
@@ -55,11 +56,13 @@ def create_softhsm_token(
     the module finds the token, as in `token.environment`.
 
     Raises:
-        ConfigurationError: SoftHSM2 is missing or refuses, or the label is longer than 32 bytes.
+        ConfigurationError: SoftHSM2 is missing or refuses, or the label or the PIN is too long or too short.
     """
     module = module or find_softhsm_module()
     if not 1 <= len(label.encode("utf-8")) <= _LABEL_BYTES:
         raise ConfigurationError(f"the token label {label!r} must have 1 to {_LABEL_BYTES} bytes")
+    if not _SHORTEST_PIN <= len(user_pin.reveal().encode("utf-8")) <= _LONGEST_PIN:
+        raise ConfigurationError(f"the user PIN must have {_SHORTEST_PIN} to {_LONGEST_PIN} bytes for SoftHSM2")
     tokens = folder.resolve() / "tokens"
     for private in (folder, tokens):
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
