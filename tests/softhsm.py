@@ -28,7 +28,7 @@ from hsmsigner.token.softhsm import create_softhsm_token, find_softhsm_module
 USER_PIN = "48151623"
 SO_PIN = "42108151"
 LABEL = "test-token"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 Answer = TypeVar("Answer")
 

@@ -22,7 +22,7 @@ EU = KeyName("settlement-eu")
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 async def refused(attempt: Awaitable[object]) -> Reason:

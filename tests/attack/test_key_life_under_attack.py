@@ -25,7 +25,7 @@ EU, US = KeyName("settlement-eu"), KeyName("settlement-us")
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 async def refused(attempt: Awaitable[object]) -> Reason:

@@ -32,7 +32,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def whole() -> None:
         await scenario()
 
-    asyncio.run(asyncio.wait_for(whole(), 30))
+    asyncio.run(asyncio.wait_for(whole(), 60))
 
 
 async def reason_of(work: Awaitable[object]) -> Reason:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,16 +13,14 @@ import pytest
 
 from hsmsigner.cli.output import ExitCode
 from hsmsigner.provision import initialise_state
+from tests.e2e.appliance import free_port
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An appliance that does not run, on a port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("cli") / "appliance"
-    initialise_state(folder, now=datetime.now(UTC), listen=f"127.0.0.1:{port}")
+    initialise_state(folder, now=datetime.now(UTC), listen=f"127.0.0.1:{free_port()}")
     return folder
 
 

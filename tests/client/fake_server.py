@@ -31,6 +31,7 @@ from hsmsigner.pb import (
     signing_pb2,
     signing_pb2_grpc,
 )
+from tests.e2e.appliance import free_port
 
 PRINCIPAL: Final = "spiffe://dev.hsmsigner/settlement/engine-1"
 
@@ -149,7 +150,8 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         self.watches = 0
         # What a watch gives: (epoch, names of versions); or a refusal, which ends it.
         self.key_set: tuple[int, list[str]] | status_pb2.Status = (1, ["keys/a/versions/1"])
-        self.port = 0
+        # Not one that the kernel chooses: while the server restarts, another process could be given it.
+        self.port = free_port()
         self._loop: asyncio.AbstractEventLoop
         self._server: grpc.aio.Server
         self._thread: threading.Thread
@@ -163,13 +165,13 @@ class FakeServer(signing_pb2_grpc.SigningServiceServicer, audit_pb2_grpc.AuditSe
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, args=(started,))
         self._thread.start()
-        assert started.wait(30)
+        assert started.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.stop(None), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._server.stop(None), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def restart(self) -> None:

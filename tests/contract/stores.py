@@ -36,7 +36,7 @@ def run(database: Path, scenario: Scenario) -> None:
         async with opened(database) as store:
             await scenario(store)
 
-    asyncio.run(asyncio.wait_for(whole(), 20))
+    asyncio.run(asyncio.wait_for(whole(), 60))
 
 
 def rows(database: Path, query: str) -> list[tuple[object, ...]]:

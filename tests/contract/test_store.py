@@ -129,7 +129,7 @@ def test_the_log_can_be_read_while_a_transaction_is_open(database: Path) -> None
         await write_log(store, 2)
         async with store.transaction() as transaction:
             transaction.append([entry()], NOW)
-            page = await asyncio.wait_for(store.read_log(0, 10), 2)
+            page = await asyncio.wait_for(store.read_log(0, 10), 60)
             assert (len(page.records), page.tree_size) == (2, 2)
         assert (await store.read_log(0, 10)).tree_size == 3
 

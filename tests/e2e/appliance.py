@@ -20,7 +20,9 @@ import yaml
 from hsmsigner.client import SignerClient, SigningClientError
 from hsmsigner.provision import initialise_state
 
-PATIENCE_S = 30.0
+# What is waited for takes seconds; a busy machine may take many times as long.
+PATIENCE_S = 60.0
+_LANES = 16
 KEY = "keys/settlement-eu"
 
 UNLIMITED_POLICY = """
@@ -45,9 +47,13 @@ def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE
 
 
 def free_port() -> int:
-    """A port below those that the kernel gives to outgoing connections: one of them could take it before the server."""
+    """A port below those that the kernel gives to outgoing connections: one of them could take it before the server.
+
+    Each worker of pytest-xdist has ports of its own, so none takes one that another has found free and not bound yet.
+    """
+    lane = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _LANES
     while True:
-        port = random.SystemRandom().randrange(10000, 32768)
+        port = 10000 + lane + _LANES * random.SystemRandom().randrange(22000 // _LANES)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -19,7 +19,7 @@ import trustme
 from hsmsigner.client import Refused, SigningClientError
 from hsmsigner.client.credentials import Profile
 from tests.builder import record_types
-from tests.e2e.appliance import KEY, Appliance, running_appliance, until
+from tests.e2e.appliance import KEY, PATIENCE_S, Appliance, running_appliance, until
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,10 @@ def test_unknown_and_forbidden_keys_answer_alike(appliance: Appliance) -> None:
 
 
 def test_health_is_told_per_service_and_unknown_services_are_not_serving(appliance: Appliance) -> None:
-    assert appliance.is_healthy()
-    assert appliance.is_healthy("hsmsigner.v1.AuditService")
-    assert not appliance.is_healthy("hsmsigner.v1.NoSuchService")
+    with appliance.client("operator") as client:
+        assert client.health("hsmsigner.v1.SigningService", PATIENCE_S)
+        assert client.health("hsmsigner.v1.AuditService", PATIENCE_S)
+        assert not client.health("hsmsigner.v1.NoSuchService", PATIENCE_S)
 
 
 def test_a_revoked_client_is_refused_at_its_next_call_on_an_open_connection(appliance: Appliance) -> None:
@@ -180,7 +181,7 @@ def test_a_second_appliance_on_one_state_folder_refuses_and_names_the_first(appl
     assert appliance.process is not None
     second = Appliance(appliance.state)
 
-    code = second.launch().wait(30)
+    code = second.launch().wait(PATIENCE_S)
 
     assert code == 3
     assert f"process {appliance.process.pid}" in second.log_file.read_text()
@@ -244,7 +245,7 @@ def test_a_wrong_pin_stops_the_start_after_one_try(tmp_path: Path) -> None:
     appliance.initialise()
     (appliance.state / "token/user.pin").write_text("11111111\n")
 
-    code = appliance.launch().wait(30)
+    code = appliance.launch().wait(PATIENCE_S)
 
     log = appliance.log_file.read_text()
     assert code == 3
@@ -259,7 +260,7 @@ def test_a_taken_port_stops_the_start_and_says_so(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", appliance.port))
         taken.listen()
 
-        code = appliance.launch().wait(30)
+        code = appliance.launch().wait(PATIENCE_S)
 
     assert code == 3
     assert "the port is taken" in appliance.log_file.read_text()

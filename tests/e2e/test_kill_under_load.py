@@ -48,7 +48,7 @@ class Load:
         while not self._stop.is_set():
             request_id = str(uuid.uuid4())
             try:
-                signature = self._client.sign(KEY, request_id.encode(), request_id=request_id, timeout_s=30.0)
+                signature = self._client.sign(KEY, request_id.encode(), request_id=request_id, timeout_s=60.0)
             except QuotaExceeded:
                 self.refused += 1
                 self._stop.wait(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.checkpoints.notes import check_checkpoints, checkpoints, records
-from tests.e2e.appliance import KEY, Appliance, running_appliance, until
+from tests.e2e.appliance import KEY, PATIENCE_S, Appliance, running_appliance, until
 
 
 def vkeys(appliance: Appliance) -> list[str]:
@@ -61,5 +61,5 @@ def test_a_log_that_was_given_another_name_is_refused_at_start(tmp_path: Path) -
 
         process = appliance.launch()
 
-        assert process.wait(30) != 0
+        assert process.wait(PATIENCE_S) != 0
         assert "a log never changes its name" in appliance.log_file.read_text()

@@ -19,7 +19,7 @@ NAME = KeyName("settlement-eu")
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))
+    asyncio.run(asyncio.wait_for(scenario, 60))
 
 
 async def create(signer: Signer, request_id: RequestId, algorithm: str = "ECDSA_P256_SHA256") -> Key:

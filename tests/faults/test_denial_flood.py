@@ -23,7 +23,7 @@ from tests.builder import STRANGER, Signer, asked, make_signer, read_log
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is in a file
             await asyncio.sleep(0.02)
 

@@ -79,7 +79,7 @@ def lose(database: Path) -> None:
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.fakes import FakeToken
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], bool]) -> None:

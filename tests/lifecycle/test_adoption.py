@@ -38,7 +38,7 @@ def test_one_right_alone_does_not_adopt(tmp_path: Path, lacking: str, key_id: st
                 await adopt(signer, key_id)
             assert caught.value.reason is Reason.KEY_NOT_FOUND_OR_FORBIDDEN
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_both_rights_together_adopt(tmp_path: Path) -> None:
@@ -47,4 +47,4 @@ def test_both_rights_together_adopt(tmp_path: Path) -> None:
             await signer.token.generate(PAIR, "", P256)
             await adopt(signer, "new")
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))

@@ -44,6 +44,6 @@ def test_missing_pair_is_shown_by_health_of_its_own_and_named_in_the_log(
             assert await shown(health, PAIRS) == SERVING
 
     caplog.set_level("INFO", "hsmsigner.api.health")
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
     told = [getattr(record, "missing", None) for record in caplog.records]
     assert ["keys/settlement-eu/versions/1"] in told

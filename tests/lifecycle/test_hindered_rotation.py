@@ -23,7 +23,7 @@ OTHER_OPERATOR = Principal("spiffe://test/ops/other")
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 async def refused(attempt: Awaitable[object]) -> Reason:

@@ -24,7 +24,7 @@ FIRST, SECOND = CkaId(b"pair 1"), CkaId(b"pair 2")
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 async def refused(attempt: Awaitable[object]) -> Reason:

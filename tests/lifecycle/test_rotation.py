@@ -42,7 +42,7 @@ OLD, NEW = "keys/settlement-eu/versions/1", "keys/settlement-eu/versions/2"
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 async def refused(attempt: Awaitable[object]) -> Reason:

@@ -30,7 +30,7 @@ UNLIMITED = POLICY.replace("count: 5,", "count: 500,").replace("count: 20,", "co
 
 
 def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 def states(signer: Signer) -> str:

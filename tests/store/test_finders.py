@@ -88,4 +88,4 @@ def test_the_log_can_be_read_while_somebody_searches_and_the_store_says_when_it_
             assert outcome.reason is Reason.AUDIT_UNAVAILABLE
         await away.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))

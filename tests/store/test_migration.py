@@ -72,7 +72,7 @@ def test_a_store_of_the_first_schema_keeps_its_keys_and_can_rotate_them(tmp_path
         await signer.stop()
         check_invariants(database)
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_a_request_that_made_a_key_before_the_upgrade_still_stands_for_it(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_request_that_made_a_key_before_the_upgrade_still_stands_for_it(tmp_pa
                 await signer.keys.create(OPERATOR, KeyName("another"), algorithm, used)
             assert caught.value.reason is Reason.REQUEST_ID_REUSED
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 async def fill_first_schema(folder: Path, database: Path, token: FakeToken) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import pytest
 
+from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask
 from hsmsigner.process import EXIT_RESTART
 from hsmsigner.token.client import TokenClient
-from tests.signing_tasks import P256, TestKey, check_signature, new_key
+from tests.signing_tasks import TestKey, check_signature, new_key
 from tests.softhsm import PATIENCE_S, RUN_WORKER, SoftHsm, Worker, until
 
 
@@ -49,7 +50,8 @@ async def sign_until_it_works(client: TokenClient, task: SignTask) -> SignOutcom
 
 def test_worker_killed_in_a_batch_gives_unknown_and_the_client_finds_the_next_one(hsm: SoftHsm, worker: Worker) -> None:
     async def use(client: TokenClient) -> None:
-        key = await new_key(client)
+        # Many seconds of work, so that the batch is not over when the kill comes, however late that is.
+        key = await new_key(client, ALGORITHMS["RSA_PSS_3072_SHA256"])
         batch = [key.task(b"%d" % number) for number in range(4000)]
         under_way = asyncio.create_task(client.sign(batch))
         # Its answer comes after the batch has been read, as one connection's calls are started in order.
@@ -66,7 +68,7 @@ def test_worker_killed_in_a_batch_gives_unknown_and_the_client_finds_the_next_on
         assert refusal.value.reason is Reason.TOKEN_UNAVAILABLE
         with hsm.start_worker():
             outcome = await sign_until_it_works(client, batch[0])
-            check_signature(key.pair.public_key, P256, b"0", outcome.signature)
+            check_signature(key.pair.public_key, key.algorithm, b"0", outcome.signature)
 
     hsm.ask(use)
 

@@ -17,10 +17,10 @@ from hsmsigner.operations.ports import SignStatus
 from hsmsigner.process import EXIT_RESTART
 from hsmsigner.token.client import TokenClient
 from tests.signing_tasks import new_key
-from tests.softhsm import SoftHsm, until
+from tests.softhsm import PATIENCE_S, SoftHsm, until
 
 # Long enough that a busy machine's healthy calls stay below it.
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 CLIENT_MODULES = [Path("/usr/lib/pkcs11/p11-kit-client.so"), *Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so")]
 
 
@@ -73,7 +73,8 @@ def test_call_that_hangs_is_cut_and_the_next_worker_signs(remote: tuple[SoftHsm,
             (outcome,) = await client.sign([key.task(b"two")])
 
             assert outcome.status is SignStatus.UNKNOWN
-            assert TIMEOUT_S < time.monotonic() - started < TIMEOUT_S + 15
+            # The worker was cut; the client itself would have waited for longer.
+            assert TIMEOUT_S < time.monotonic() - started < PATIENCE_S
             assert await asyncio.to_thread(worker.wait) == EXIT_RESTART
             for pid in device:
                 os.kill(pid, signal.SIGKILL)

@@ -86,7 +86,7 @@ def test_log_of_a_whole_life_is_fine(tmp_path: Path, capsys: pytest.CaptureFixtu
             await live(signer)
         return signer.database
 
-    database = asyncio.run(asyncio.wait_for(scenario(), 30))
+    database = asyncio.run(asyncio.wait_for(scenario(), 60))
 
     found = verify(tmp_path, database, capsys)
 
@@ -107,7 +107,7 @@ async def crash_while_resuming(folder: Path) -> Path:
     signer.token.answer, signer.token.gate = lambda _task: None, asyncio.Event()
     before = len(stored_records(signer.database))
     resumed = asyncio.create_task(signer.sign(request_id=request))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(stored_records(signer.database)) < before + 1:  # noqa: ASYNC110 - the store has no event for it
             await asyncio.sleep(0.01)
     await signer.die()
@@ -123,7 +123,7 @@ async def crash_while_resuming(folder: Path) -> Path:
 def test_log_with_a_crash_while_a_signature_was_resumed_is_fine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    database = asyncio.run(asyncio.wait_for(crash_while_resuming(tmp_path), 30))
+    database = asyncio.run(asyncio.wait_for(crash_while_resuming(tmp_path), 60))
 
     found = verify(tmp_path, database, capsys)
 

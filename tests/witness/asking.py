@@ -19,15 +19,15 @@ GOOD = TWIN.line(CHECKPOINT.note).text.encode()
 SIZE = "text/x.tlog.size"
 
 
-def ask(answering: Answering, old_size: int = 0, *, log: LogTwin = LOG, timeout_s: float = 5.0) -> Cosignature | Fault:
+def ask(answering: Answering, old_size: int = 0, *, log: LogTwin = LOG, timeout_s: float = 15.0) -> Cosignature | Fault:
     async def scenario() -> Cosignature | Fault:
         async with serving(answering) as url:
             return await client(url, timeout_s).add_checkpoint(log.checkpoint(), old_size, log.prove)
 
-    return asyncio.run(asyncio.wait_for(scenario(), 20))
+    return asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
-def client(url: str, timeout_s: float = 5.0) -> HttpWitness:
+def client(url: str, timeout_s: float = 15.0) -> HttpWitness:
     return make_witnesses([(TWIN.key.vkey, url)], timeout_s=timeout_s)[0]
 
 

@@ -18,7 +18,7 @@ from hsmsigner.transparency.note import KeyType, write_note
 from tests.fakes import FakeClock
 from tests.witness.twins import ORIGIN, note_key, seeded_key
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 
 @dataclass
