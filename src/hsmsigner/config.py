@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, unquote
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hsmsigner.errors import ConfigurationError
+
+# What follows is a path in which SQLAlchemy undoes percent-encoding; without it, # and ? would end the path.
+_SQLITE = "sqlite:///"
 
 
 class _Section(BaseModel):
@@ -184,7 +188,14 @@ class Settings(_Section):
     @property
     def store_url(self) -> str:
         """SQLAlchemy URL of the store."""
-        return self.store or f"sqlite:///{self.state_dir / 'store.sqlite3'}"
+        return self.store or _SQLITE + quote(str(self.state_dir / "store.sqlite3"))
+
+    @property
+    def store_file(self) -> Path | None:
+        """The store's file; None where the store is no file."""
+        if not self.store_url.startswith(_SQLITE):
+            return None
+        return Path(unquote(self.store_url.removeprefix(_SQLITE).partition("?")[0]))
 
     @property
     def run_dir(self) -> Path:

@@ -12,7 +12,7 @@ from hsmsigner.api.health import Health
 from hsmsigner.api.key_service import KeyUseCases
 from hsmsigner.api.server import ApiServer, UseCases
 from hsmsigner.api.tls import CertificateFiles
-from hsmsigner.config import AuditSettings, Settings
+from hsmsigner.config import Settings
 from hsmsigner.domain.instant import Instant
 from hsmsigner.operations.adoption import Adoption
 from hsmsigner.operations.audit import Audit
@@ -80,16 +80,16 @@ class _Outside:
 
 
 @dataclass(frozen=True, slots=True)
-class _KeyUse:
+class _KeyParts:
     """What changes keys, by command and by itself."""
 
-    keys: Keys
+    commands: Keys
     scheduler: Scheduler
     use_cases: KeyUseCases
 
 
 class PartsFactory:
-    """Builds the parts of one frontend on an open store. `holder` is who this frontend is among those that lease."""
+    """Builds the parts of one frontend on an open store."""
 
     def __init__(
         self, settings: Settings, store: SqlStore, governance: GovernanceCache, certificates: CertificateFiles
@@ -105,6 +105,7 @@ class PartsFactory:
             frame_limit=frame_limit(settings.limits),
         )
         self._token = GuardedToken(self._client)
+        # Who this frontend is among those that take leases.
         self._holder = str(uuid4())
 
     def build(self, growth: LogGrowth, accepted_rollback: str) -> Parts:
@@ -112,7 +113,7 @@ class PartsFactory:
         store, token, governance, audit = self._store, self._token, self._governance, self._settings.audit
         rules = MemoryRules(audit.origin, audit.remember_interval_s, accepted_rollback)
         memory = TokenMemory(store, token, wall_clock, rules)
-        outside, keys = self._outside(audit), self._keys()
+        outside, keys = self._outside(), self._keys()
         committer = self._committer(outside.quorum)
         sealing = Sealing(store, governance, wall_clock)
         health = Health(
@@ -135,7 +136,7 @@ class PartsFactory:
             committer=committer,
             memory=memory,
             scheduler=keys.scheduler,
-            checkpoints=self._checkpoints(growth, keys.keys, outside, memory),
+            checkpoints=self._checkpoints(growth, keys.commands, outside, memory),
             witnessing=outside.witnessing,
             pushing=outside.pushing,
             quorum=outside.quorum,
@@ -143,7 +144,7 @@ class PartsFactory:
             health=health,
             server=ApiServer(self._settings, use_cases, authenticator, self._certificates, health),
             settling=(
-                keys.keys.finish_pending,
+                keys.commands.finish_pending,
                 lambda: discard_all(store, token, governance, wall_clock),
                 lambda: compare_with_token(store, token, governance, wall_clock),
             ),
@@ -160,7 +161,7 @@ class PartsFactory:
             gates=(self._token.refusal, quorum.refusal),
         )
 
-    def _keys(self) -> _KeyUse:
+    def _keys(self) -> _KeyParts:
         store, governance = self._store, self._governance
         shared = store, self._token, governance, wall_clock
         keys, rotations = Keys(*shared), Rotations(*shared)
@@ -168,9 +169,10 @@ class PartsFactory:
         grace = DestructionGrace(self._settings.keys.destruction_grace_s)
         scheduler = Scheduler(store, governance, wall_clock, rotations, lifecycle, holder=self._holder, grace=grace)
         use_cases = KeyUseCases(keys, lifecycle, rotations, Adoption(*shared), Certificates(*shared), governance)
-        return _KeyUse(keys, scheduler, use_cases)
+        return _KeyParts(keys, scheduler, use_cases)
 
-    def _outside(self, audit: AuditSettings) -> _Outside:
+    def _outside(self) -> _Outside:
+        audit = self._settings.audit
         pushing = Pushing(make_targets(audit.push), wall_clock)
         pairs = [(witness.vkey, witness.url) for witness in audit.witnesses]
         witnessing = Witnessing(self._store, make_witnesses(pairs), (pushing.on_signed,))

@@ -81,19 +81,7 @@ def test_empty_echo_is_measured_over_mtls() -> None:
 def test_bench_runs_from_end_to_end_and_no_signature_fails(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A short name: the path of a Unix socket has room for 107 bytes.
     directory = tmp_path_factory.mktemp("b")
-    command = [
-        sys.executable,
-        "-m",
-        "hsmsigner",
-        "bench",
-        "--json",
-        "--rounds",
-        "2",
-        "--seconds",
-        "0.5",
-        "--signatures",
-        "200",
-    ]
+    command = [sys.executable, "-m", "hsmsigner", "bench", "--json", "--rounds", "2", "--seconds", "0.5"]
     command += ["--signatures", "200", "--directory", str(directory)]
     run = subprocess.run(command, capture_output=True, check=False, timeout=110)
     assert run.returncode == 0, run.stderr.decode()

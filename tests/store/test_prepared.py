@@ -18,9 +18,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError, NoResultFound
 
-from hsmsigner.store.prepared import Prepared, PreparedAmong
+from hsmsigner.store.prepared import Prepared, PreparedLookup
 
 _TABLE = Table("things", MetaData(), Column("id", Integer, primary_key=True), Column("name", Text, unique=True))
 _INSERT = Prepared(insert(_TABLE), ("name", "id"))
@@ -44,13 +44,18 @@ def test_values_go_where_their_names_say(connection: Connection) -> None:
 
 @pytest.mark.parametrize("count", range(1, 10))
 def test_rows_among_any_number_of_values_come_once_each(connection: Connection, count: int) -> None:
-    among = PreparedAmong(select(_TABLE.c.id), _TABLE.c.name)
+    among = PreparedLookup(select(_TABLE.c.id), _TABLE.c.name)
     found = among.fetch(connection, [f"thing {number}" for number in range(count)])
     assert sorted(found) == [(number,) for number in range(count)]
 
 
 def test_an_error_of_the_driver_is_sqlalchemys_and_holds_no_value(connection: Connection) -> None:
-    with pytest.raises(DBAPIError) as caught:
+    with pytest.raises(IntegrityError) as caught:
         _INSERT.run(connection, [("a secret value", 1)])
     assert "a secret value" not in str(caught.value)
     assert "UNIQUE" in str(caught.value)
+
+
+def test_one_row_is_one_row(connection: Connection) -> None:
+    with pytest.raises(NoResultFound):
+        _ALL.fetch_one(connection)

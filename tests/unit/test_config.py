@@ -63,6 +63,16 @@ def test_absolute_paths_stay_as_they_are(tmp_path: Path) -> None:
     assert settings.policy == Path("/etc/hsmsigner/policy.yaml")
     assert settings.token.module == Path("/usr/lib/softhsm/libsofthsm2.so")
     assert settings.store_url == "sqlite:////srv/store.sqlite3"
+    assert settings.store_file == Path("/srv/store.sqlite3")
+
+
+def test_a_store_is_in_the_state_folder_whatever_that_is_called(tmp_path: Path) -> None:
+    settings = load(tmp_path, state_dir="state #1 100%25?")
+    assert settings.store_file == tmp_path / "state #1 100%25?" / "store.sqlite3"
+
+
+def test_a_store_that_is_no_file_has_none(tmp_path: Path) -> None:
+    assert load(tmp_path, store="postgresql+psycopg://host/name").store_file is None
 
 
 @pytest.mark.parametrize(

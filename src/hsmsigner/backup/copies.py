@@ -18,7 +18,6 @@ from hsmsigner.store.inspection import StoreState, StoreUnreadableError, inspect
 
 Progress = Callable[[str], None]
 
-_SQLITE = "sqlite:///"
 _CHUNK = 2**20
 _PAGES_AT_ONCE = 4096
 _BUSY_S = 30.0
@@ -30,9 +29,10 @@ def database_of(settings: Settings) -> Path:
     Raises:
         ConfigurationError: the store is no file.
     """
-    if not settings.store_url.startswith(_SQLITE):
+    database = settings.store_file
+    if database is None:
         raise ConfigurationError("only a SQLite store is a file that can be copied; use the database's own backup")
-    return Path(settings.store_url.removeprefix(_SQLITE))
+    return database
 
 
 def copy_store(source: Path, target: Path, progress: Progress) -> None:

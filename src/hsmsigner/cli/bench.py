@@ -120,7 +120,9 @@ def _measurements(rows: Sequence[_Row], rounds: Sequence[_Round]) -> tuple[Measu
     threads = Counter(max(one.token, key=one.token.__getitem__) for one in rounds).most_common(1)[0][0]
     echoes = [one.echo for one in rounds]
     return (
-        Measurement(f"bare token, sign + verify, {threads} threads", median(one.token_rate for one in rounds)),
+        Measurement(
+            f"bare token, sign + verify, best with {threads} threads", median(one.token_rate for one in rounds)
+        ),
         Measurement("empty mTLS echo, 64 in flight", *_typical(echoes)),
         *(
             Measurement(

@@ -93,7 +93,7 @@ def print_report(report: BenchReport) -> None:
         ],
         empty="",
     )
-    counted = f"medians of {report.rounds} rounds, {report.signatures:,} signatures"
+    counted = f"medians of {report.rounds} rounds (shares are taken within a round), {report.signatures:,} signatures"
     print_line(f"\n{counted}; {report.processors} processors; disk: {report.disk or 'unknown'}")
     if report.disk == "tmpfs":
         print_line("tmpfs forgets at power-off, so nothing was durable: name a folder on a disk with --directory")

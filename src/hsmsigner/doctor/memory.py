@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hsmsigner.config import Settings
 from hsmsigner.doctor.finding import Finding, fault, fine, warning
@@ -12,15 +11,14 @@ from hsmsigner.operations.ports import TreeHead
 from hsmsigner.store.inspection import StoreUnreadableError, read_heads
 
 _CHECK = "rollback"
-_SQLITE = "sqlite:///"
 
 
 def check_memory(settings: Settings, remembered: TreeHead | None) -> Iterator[Finding]:
     """Compare the store with what the token remembers; the store is only read."""
-    if not settings.store_url.startswith(_SQLITE):
+    database = settings.store_file
+    if database is None:
         yield warning(_CHECK, "the store is not SQLite; it is not compared with the token", "see the appliance's log")
         return
-    database = Path(settings.store_url.removeprefix(_SQLITE))
     try:
         found, root_then = read_heads(database, 0 if remembered is None else remembered.size)
     except StoreUnreadableError as error:

@@ -18,7 +18,6 @@ _BYTES_NEEDED = 64 * 2**20
 _BYTES_WANTED = 2**30
 # Records are written ahead of nobody's clock; less than this is rounding between two machines.
 _CLOCK_TOLERANCE = timedelta(seconds=1)
-_SQLITE = "sqlite:///"
 
 
 def check_store(settings: Settings, now: datetime) -> Iterator[Finding]:
@@ -31,10 +30,10 @@ def check_store(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield fault(
             "disk", f"{settings.state_dir} cannot be looked at: {error.strerror}", "check that the folder is there"
         )
-    if not settings.store_url.startswith(_SQLITE):
+    database = settings.store_file
+    if database is None:
         yield fine("store", "is not SQLite; its clock and records are not looked at")
         return
-    database = Path(settings.store_url.removeprefix(_SQLITE))
     if not database.exists():
         yield fine("store", f"{database} does not exist yet; the first start makes it")
         return

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Pool, QueuePool, StaticPool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Pool, QueuePool, StaticPool, create_engine, event
 
-from hsmsigner.store.prepared import driver_cursor
+from hsmsigner.store.cursor import driver_cursor
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +56,15 @@ def open_reader(url: str) -> Engine:
     return engine
 
 
-def open_looker(database: str, option: str = "mode=ro") -> Engine:
+def open_read_only(database: Path, *, is_in_use: bool = True) -> Engine:
     """Engine for a look at a store's file that changes nothing in it, not even its header or schema.
 
-    `option` is SQLite's: `mode=ro`, or `immutable=1` where nobody writes, which makes no files beside it either.
+    A store that is not in use is taken as the file has it: no WAL is looked for, or made beside it.
     """
-    return create_engine(f"sqlite:///file:{quote(database)}?{option}&uri=true", hide_parameters=True)
+    option = {"mode": "ro"} if is_in_use else {"immutable": "1"}
+    # As a URI, in which no "#" or "?" of a path ends it: SQLite would look at, or make, another file.
+    url = URL.create("sqlite", database=database.absolute().as_uri(), query={**option, "uri": "true"})
+    return create_engine(url, hide_parameters=True)
 
 
 def write_back(engine: Engine) -> bool:

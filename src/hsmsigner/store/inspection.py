@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.operations.ports import TreeHead
-from hsmsigner.store.engine import open_looker
+from hsmsigner.store.engine import open_read_only
 from hsmsigner.store.log import LogDamagedError, check_end
 from hsmsigner.store.schema import checkpoints, policy_revisions
 from hsmsigner.store.state import read_size
@@ -40,7 +40,7 @@ def read_heads(database: Path, size_then: int) -> tuple[TreeHead, bytes]:
     """
     if not database.exists():
         return TreeHead(0, EMPTY_ROOT), EMPTY_ROOT if not size_then else b""
-    with _opened(database, "mode=ro") as connection:
+    with _opened(database) as connection:
         size = read_size(connection)
         head = TreeHead(size, tree_of(connection, size).root())
         return head, tree_of(connection, size_then).root() if size_then <= size else b""
@@ -53,7 +53,7 @@ def inspect_store(database: Path) -> StoreState:
         StoreUnreadableError: it is not so.
     """
     # immutable: not even the index of a WAL is written beside it.
-    with _opened(database, "immutable=1") as connection:
+    with _opened(database, is_in_use=False) as connection:
         verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
         if verdict != "ok":
             raise StoreUnreadableError(f"is damaged: {verdict}")
@@ -66,8 +66,8 @@ def inspect_store(database: Path) -> StoreState:
 
 
 @contextmanager
-def _opened(database: Path, option: str) -> Iterator[Connection]:
-    engine = open_looker(str(database), option)
+def _opened(database: Path, *, is_in_use: bool = True) -> Iterator[Connection]:
+    engine = open_read_only(database, is_in_use=is_in_use)
     try:
         with engine.connect() as connection:
             yield connection

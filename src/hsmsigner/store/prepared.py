@@ -1,26 +1,27 @@
 """Statements of the hot path: compiled once, run by the driver's own cursor, fed with tuples.
 
 SQLAlchemy's execution of a statement costs several times what SQLite takes to run it; with some ten statements a turn,
-that was a quarter of the commit cycle's time (measured). The statements stay SQLAlchemy's, so they are spelled for
-whatever database is in use.
+that was a quarter of the commit cycle's time (measured). The statements stay SQLAlchemy's, which spells them for the
+database in use; its types are left out, so values are those of the driver (integers, text, bytes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Delete, Insert, Select, Update, bindparam
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import NoResultFound
+
+from hsmsigner.store.cursor import driver_cursor
 
 Values = Sequence[object]
 
 
 class Prepared:
-    """One statement. `columns` names its parameters, in the order in which the tuples of values have them.
+    """One statement, for one kind of database. `columns` names its parameters, in the order of each tuple of values.
 
-    Raises, whatever runs it: sqlalchemy.exc.DBAPIError, which holds no values.
+    Raises, whatever runs it: sqlalchemy.exc.DBAPIError, as `driver_cursor` does.
     """
 
     def __init__(self, statement: Insert | Update | Delete | Select[Any], columns: Sequence[str] = ()) -> None:
@@ -46,8 +47,18 @@ class Prepared:
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
 
+    def fetch_one(self, connection: Connection, values: Values = ()) -> tuple[Any, ...]:
+        """Run it and read the one row of its answer.
+
+        Raises:
+            sqlalchemy.exc.NoResultFound: there is none, or more than one.
+        """
+        rows = self.fetch(connection, values)
+        if len(rows) != 1:
+            raise NoResultFound(f"{len(rows)} rows where there is always one")
+        return rows[0]
+
     def _compile(self, connection: Connection) -> tuple[str, tuple[int, ...] | None]:
-        # Benign race: two threads would compile the same thing.
         if self._compiled is None:
             keys = None if isinstance(self._statement, Select) else list(self._columns)
             compiled = self._statement.compile(dialect=connection.dialect, column_keys=keys)
@@ -58,7 +69,7 @@ class Prepared:
         return self._compiled
 
 
-class PreparedAmong:
+class PreparedLookup:
     """A SELECT narrowed to the rows whose `column` is among some values, however many.
 
     Prepared for 1, 2, 4, ... of them, the last one repeated: so few texts that the driver has them all prepared too.
@@ -80,21 +91,3 @@ class PreparedAmong:
     def _prepare(self, width: int) -> Prepared:
         names = [f"value_{index}" for index in range(width)]
         return Prepared(self._statement.where(self._column.in_([bindparam(name) for name in names])), names)
-
-
-@contextmanager
-def driver_cursor(connection: Connection) -> Iterator[Any]:
-    """A cursor of the driver within the connection's transaction, whose errors are SQLAlchemy's."""
-    cursor = connection.connection.cursor()
-    try:
-        yield cursor
-    except _driver_error(connection) as error:
-        # Neither statement nor values: they hold signatures that may never be released.
-        raise DBAPIError(None, None, error, hide_parameters=True) from error
-    finally:
-        cursor.close()
-
-
-def _driver_error(connection: Connection) -> type[Exception]:
-    errors: type[Exception] = connection.dialect.loaded_dbapi.Error
-    return errors

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.signing import RequestId
 from hsmsigner.operations.ports import RequestKey, RequestState, StoredRequest
-from hsmsigner.store.prepared import Prepared, PreparedAmong
+from hsmsigner.store.prepared import Prepared, PreparedLookup
 from hsmsigner.store.schema import sign_requests as table
 
 _COLUMNS = (
@@ -26,7 +26,7 @@ _COLUMNS = (
     table.c.signature,
 )
 _MUTABLE = ("state", "version", "policy_revision", "authorize_time", "completed_sequence", "signature")
-_FIND = PreparedAmong(select(*_COLUMNS), table.c.request_key)
+_FIND = PreparedLookup(select(*_COLUMNS), table.c.request_key)
 _FIND_AUTHORIZED = (
     select(*_COLUMNS).where(table.c.state == "AUTHORIZED").order_by(table.c.sequence).limit(bindparam("most"))
 )

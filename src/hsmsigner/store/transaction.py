@@ -52,7 +52,7 @@ class SqlTransaction:
         self.checkpoints = SqlCheckpointTable(connection)
         self.retention = SqlRetention(connection)
         self.open_tile = open_tile
-        ((epoch, size, edge, last_leaf, last_time),) = _READ_STATE.fetch(connection)
+        epoch, size, edge, last_leaf, last_time = _READ_STATE.fetch_one(connection)
         self.epoch: int = epoch
         self.last_time = Instant(last_time)
         self._edge = RightEdge.from_bytes(size, edge)

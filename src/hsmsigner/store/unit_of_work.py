@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, RootTransaction, make_url
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.key import KeyName
 from hsmsigner.errors import cannot_record
-from hsmsigner.store.engine import migrate, open_looker, open_reader, open_writer, write_back
+from hsmsigner.store.engine import migrate, open_read_only, open_reader, open_writer, write_back
 from hsmsigner.store.files import StoreFiles
 from hsmsigner.store.keys import read_signature_counts
 from hsmsigner.store.log import LogDamagedError, check_end
@@ -171,8 +172,8 @@ class SqlStore(SqlLogReader):
     def _require_committed(self) -> None:
         """See that what was committed here is still there: signatures were released for it (P3).
 
-        Before the file is opened for writing: who puts a store back copies into it while we look, and half a store, or
-        an empty one that was given a schema, would be written into what comes next.
+        Before the file is opened for writing: who puts a store back copies into it while we look, and an empty or cut
+        file that was given a schema would spoil what comes next.
 
         Raises:
             LogDamagedError: the log is not as it was written.
@@ -182,7 +183,7 @@ class SqlStore(SqlLogReader):
         edge, database = self._committed, make_url(self._url).database
         if edge is None or database is None:
             return
-        looker = open_looker(database)
+        looker = open_read_only(Path(database))
         try:
             with looker.connect() as connection:
                 is_there = tree_of(connection, edge.size).root() == edge.root()

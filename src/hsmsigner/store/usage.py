@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from hsmsigner.domain.quota import CounterId, Usage
-from hsmsigner.store.prepared import Prepared, PreparedAmong
+from hsmsigner.store.prepared import Prepared, PreparedLookup
 from hsmsigner.store.schema import quota_usage as table
 
-_LOAD = PreparedAmong(select(table.c.counter, table.c.buckets), table.c.counter)
+_LOAD = PreparedLookup(select(table.c.counter, table.c.buckets), table.c.counter)
 _DELETE = Prepared(delete(table).where(table.c.counter == bindparam("of_counter")), ("of_counter",))
 _INSERT = Prepared(insert(table), ("counter", "buckets"))
 
