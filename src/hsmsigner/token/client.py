@@ -31,6 +31,7 @@ _LONGEST_DELAY_S = 0.5
 _GOOD_CONNECTION_S = 1.0
 _RETRY_AFTER_S = 1.0
 _FIND_TRIES = 3
+_SAY_AGAIN_S = 60.0
 # Added to the deadline of `generate`; see service.GENERATE_S.
 _GENERATE_S = 70.0
 
@@ -59,6 +60,8 @@ class TokenClient:
         self._next_id = 0
         self._generating = asyncio.Lock()
         self.connections = 0
+        # Faults that were written to the operational log lately, and when.
+        self._said_s: dict[str, float] = {}
 
     @property
     def connected(self) -> bool:
@@ -117,7 +120,7 @@ class TokenClient:
         if answer.error.fault == pb.CALL_FAULT_KEY_REFUSED:
             _LOGGER.warning("the token refused generating the key: %s", answer.error.cause)
             raise SignerError(Reason.TOKEN_REFUSED, "the token makes no such pair: it is full, or the CKA_ID is taken")
-        raise _unavailable("generating the key", answer.error.cause, is_answer=True)
+        raise self._unavailable("generating the key", answer.error.cause, is_answer=True)
 
     async def find(self, cka_id: CkaId, algorithm: SigningAlgorithm, *, is_sure: bool = True) -> TokenKeyPair | None:
         """See `operations.ports.Token.find`."""
@@ -139,13 +142,13 @@ class TokenClient:
             return
         if answer.error.fault == pb.CALL_FAULT_MEMORY_NEWER:
             raise SignerError(Reason.TOKEN_REFUSED, "the token remembers a newer log, or another one")
-        raise _unavailable("remembering the log", answer.error.cause)
+        raise self._unavailable("remembering the log", answer.error.cause)
 
     async def recall(self, origin: str) -> TreeHead | None:
         """See `operations.ports.Token.recall`."""
         answer = await self._ask_surely(pb.WorkerCall(recall=pb.RecallCall(origin=origin)), "recalling the log")
         if answer.WhichOneof("answer") != "recall":
-            raise _unavailable("recalling the log", "the worker's answer does not fit the call")
+            raise self._unavailable("recalling the log", "the worker's answer does not fit the call")
         memory = answer.recall.memory
         return TreeHead(memory.size, memory.root_hash) if answer.recall.HasField("memory") else None
 
@@ -176,13 +179,13 @@ class TokenClient:
             if answer.error.fault != pb.CALL_FAULT_TOKEN_FAILED:
                 break
             await self._until_replaced()
-        raise _unavailable(doing, cause, is_answer=is_answer)
+        raise self._unavailable(doing, cause, is_answer=is_answer)
 
     async def status(self) -> TokenStatus:
         """See `operations.ports.Token.status`."""
         answer = await self._ask(pb.WorkerCall(status=pb.StatusCall()))
         if answer.WhichOneof("answer") != "status":
-            raise _unavailable("asking for its status", answer.error.cause)
+            raise self._unavailable("asking for its status", answer.error.cause)
         status = answer.status
         return TokenStatus(
             status.token_label, status.token_serial, status.module_description, frozenset(status.algorithms)
@@ -192,7 +195,7 @@ class TokenClient:
         try:
             return await self._call(call, deadline_s)
         except (NotSentError, NoAnswerError) as error:
-            raise _unavailable("asking it", str(error)) from error
+            raise self._unavailable("asking it", str(error)) from error
 
     async def _call(self, call: pb.WorkerCall, deadline_s: float | None = None) -> pb.WorkerAnswer:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
@@ -209,6 +212,19 @@ class TokenClient:
                 return await connection.exchange(call.id, frame)
         except TimeoutError as error:
             raise NoAnswerError(f"no answer within {deadline_s:g} s") from error
+
+    def _unavailable(self, doing: str, cause: str, *, is_answer: bool = False) -> SignerError:
+        self._complain(f"the token failed {doing}: {cause}")
+        message, metadata = f"the token is not available ({doing})", TOKEN_ANSWERED if is_answer else {}
+        return SignerError(Reason.TOKEN_UNAVAILABLE, message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)
+
+    def _complain(self, fault: str) -> None:
+        """Write a fault to the operational log, once a minute: a token that is away is asked many times a second."""
+        now_s = asyncio.get_running_loop().time()
+        self._said_s = {text: said_s for text, said_s in self._said_s.items() if now_s < said_s + _SAY_AGAIN_S}
+        if fault not in self._said_s:
+            self._said_s[fault] = now_s
+            _LOGGER.warning("%s", fault)
 
     async def _until_replaced(self) -> None:
         """Wait until the present worker has gone; it said that it would, so a deadline is only a guard."""
@@ -265,9 +281,3 @@ def _outcome(outcome: pb.SignOutcome) -> SignOutcome:
 
 def _key_pair(pair: pb.KeyPair) -> TokenKeyPair:
     return TokenKeyPair(pair.public_key, pair.local, pair.always_sensitive, pair.never_extractable)
-
-
-def _unavailable(doing: str, cause: str, *, is_answer: bool = False) -> SignerError:
-    _LOGGER.warning("the token failed %s: %s", doing, cause)
-    message, metadata = f"the token is not available ({doing})", TOKEN_ANSWERED if is_answer else {}
-    return SignerError(Reason.TOKEN_UNAVAILABLE, message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)
