@@ -9,8 +9,6 @@ DEV := .dev
 LISTEN ?= 127.0.0.1:8443
 ARGS ?=
 
-# What a finder of the image can look up, as in scripts/images.
-export HSMSIGNER_REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 COMPOSE := docker compose -f docker/compose.yaml
 # A file at a time to each worker: each of the two has one compose project for all of its files.
 CONTAINERS := -n 2 --dist loadscope --no-loadscope-reorder tests/e2e_docker
@@ -51,6 +49,8 @@ image: ## build the images: the appliance, the throw-away token, the tests
 	@scripts/engine up
 	@scripts/images
 
+# What a finder of the image can look up, as in scripts/images.
+compose-up: export HSMSIGNER_REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 compose-up: ## the appliance in a container, ready on 127.0.0.1:8443 (HSMSIGNER_PORT=port)
 	@scripts/engine up
 	@scripts/base-image

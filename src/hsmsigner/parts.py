@@ -105,6 +105,8 @@ class PartsFactory:
             frame_limit=frame_limit(settings.limits),
         )
         self._token = GuardedToken(self._client)
+        # What nearly every use case is given first, in this order.
+        self._shared = store, self._token, governance, wall_clock
         # Who this frontend is among those that take leases.
         self._holder = str(uuid4())
 
@@ -145,25 +147,21 @@ class PartsFactory:
             server=ApiServer(self._settings, use_cases, authenticator, self._certificates, health),
             settling=(
                 keys.commands.finish_pending,
-                lambda: discard_all(store, token, governance, wall_clock),
-                lambda: compare_with_token(store, token, governance, wall_clock),
+                lambda: discard_all(*self._shared),
+                lambda: compare_with_token(*self._shared),
             ),
         )
 
     def _committer(self, quorum: QuorumGate) -> Committer:
         limits = self._settings.limits
         return Committer(
-            self._store,
-            self._token,
-            self._governance,
-            wall_clock,
+            *self._shared,
             CommitterLimits(limits.queue, limits.queue_bytes, limits.request_retention_s),
             gates=(self._token.refusal, quorum.refusal),
         )
 
     def _keys(self) -> _KeyParts:
-        store, governance = self._store, self._governance
-        shared = store, self._token, governance, wall_clock
+        shared, store, governance = self._shared, self._store, self._governance
         keys, rotations = Keys(*shared), Rotations(*shared)
         lifecycle = Lifecycle(*shared, rotations)
         grace = DestructionGrace(self._settings.keys.destruction_grace_s)
@@ -184,10 +182,7 @@ class PartsFactory:
     def _checkpoints(self, growth: LogGrowth, keys: Keys, outside: _Outside, memory: TokenMemory) -> Checkpoints:
         audit = self._settings.audit
         return Checkpoints(
-            self._store,
-            self._token,
-            self._governance,
-            wall_clock,
+            *self._shared,
             LogKey(self._store, self._token, self._governance, keys, audit.origin),
             growth=growth,
             rules=CheckpointRules(audit.origin, audit.checkpoint_records, audit.checkpoint_interval_s),

@@ -267,19 +267,11 @@ async def other_reader(signer: Signer, *, is_there: bool) -> AsyncIterator[None]
 def test_an_older_state_in_the_same_file_keeps_signing_stopped_until_they_are_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with signing(tmp_path) as signer:
-            older = signer.folder / "older.sqlite3"
-            with closing(sqlite3.connect(signer.database)) as source, closing(sqlite3.connect(older)) as target:
-                source.backup(target)
+            older = copy_of(signer, "older.sqlite3")
             await signer.sign()
-            whole = signer.folder / "whole.sqlite3"
-            with closing(sqlite3.connect(signer.database)) as source, closing(sqlite3.connect(whole)) as target:
-                source.backup(target)
+            whole = copy_of(signer, "whole.sqlite3")
 
-            with file_is_moved_away(signer):
-                await refused(signer)
-                for path in signer.folder.glob("store.sqlite3-*"):
-                    path.unlink()
-                overwrite(signer.folder / "away", older)
+            await stop_with(signer, older.read_bytes())
             for _ in range(5):
                 await asyncio.sleep(0.03)
                 assert not signer.committer.can_record, "it goes on although it knows of records that are gone"
@@ -296,9 +288,7 @@ def test_a_store_that_is_being_copied_back_is_not_written_into(tmp_path: Path) -
 
     async def scenario() -> None:
         async with signing(tmp_path) as signer:
-            whole = signer.folder / "whole.sqlite3"
-            with closing(sqlite3.connect(signer.database)) as source, closing(sqlite3.connect(whole)) as target:
-                source.backup(target)
+            whole = copy_of(signer, "whole.sqlite3")
             reopened = asyncio.Semaphore(0)
             reopen = signer.store.reopen
 
@@ -309,11 +299,7 @@ def test_a_store_that_is_being_copied_back_is_not_written_into(tmp_path: Path) -
                     reopened.release()
 
             signer.store.reopen = counted_reopen  # type: ignore[method-assign]
-            with file_is_moved_away(signer):
-                await refused(signer)
-                for path in signer.folder.glob("store.sqlite3-*"):
-                    path.unlink()
-                (signer.folder / "away").write_bytes(b"")
+            await stop_with(signer, b"")
             for _ in range(5):
                 await reopened.acquire()
 
@@ -323,6 +309,23 @@ def test_a_store_that_is_being_copied_back_is_not_written_into(tmp_path: Path) -
             await signer.sign()
 
     run(scenario())
+
+
+def copy_of(signer: Signer, name: str) -> Path:
+    """The store as it is now, in a file of its own."""
+    copy = signer.folder / name
+    with closing(sqlite3.connect(signer.database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+async def stop_with(signer: Signer, content: bytes) -> None:
+    """Have signing stopped, with other content in the same file."""
+    with file_is_moved_away(signer):
+        await refused(signer)
+        for path in signer.folder.glob("store.sqlite3-*"):
+            path.unlink()
+        (signer.folder / "away").write_bytes(content)
 
 
 def overwrite(database: Path, content: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +58,24 @@ def open_reader(url: str) -> Engine:
     return engine
 
 
-def open_read_only(database: Path, *, is_in_use: bool = True) -> Engine:
-    """Engine for a look at a store's file that changes nothing in it, not even its header or schema.
+@contextmanager
+def read_only(database: Path, *, is_in_use: bool = True) -> Iterator[Connection]:
+    """A look at a store's file that changes nothing in it, not even its header or schema.
 
     A store that is not in use is taken as the file has it: no WAL is looked for, or made beside it.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: it cannot be opened.
     """
     option = {"mode": "ro"} if is_in_use else {"immutable": "1"}
     # As a URI, in which no "#" or "?" of a path ends it: SQLite would look at, or make, another file.
     url = URL.create("sqlite", database=database.absolute().as_uri(), query={**option, "uri": "true"})
-    return create_engine(url, hide_parameters=True)
+    engine = create_engine(url, hide_parameters=True)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def write_back(engine: Engine) -> bool:

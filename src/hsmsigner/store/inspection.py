@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.operations.ports import TreeHead
-from hsmsigner.store.engine import open_read_only
+from hsmsigner.store.engine import read_only
 from hsmsigner.store.log import LogDamagedError, check_end
 from hsmsigner.store.schema import checkpoints, policy_revisions
 from hsmsigner.store.state import read_size
@@ -67,13 +67,10 @@ def inspect_store(database: Path) -> StoreState:
 
 @contextmanager
 def _opened(database: Path, *, is_in_use: bool = True) -> Iterator[Connection]:
-    engine = open_read_only(database, is_in_use=is_in_use)
     try:
-        with engine.connect() as connection:
+        with read_only(database, is_in_use=is_in_use) as connection:
             yield connection
     except SQLAlchemyError as error:
         raise StoreUnreadableError("is no store of this version of the program") from error
     except LogDamagedError as error:
         raise StoreUnreadableError(f"is damaged: {error}") from error
-    finally:
-        engine.dispose()

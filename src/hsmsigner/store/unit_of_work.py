@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hsmsigner.domain.key import KeyName
 from hsmsigner.errors import cannot_record
-from hsmsigner.store.engine import migrate, open_read_only, open_reader, open_writer, write_back
+from hsmsigner.store.engine import migrate, open_reader, open_writer, read_only, write_back
 from hsmsigner.store.files import StoreFiles
 from hsmsigner.store.keys import read_signature_counts
 from hsmsigner.store.log import LogDamagedError, check_end
@@ -183,14 +183,11 @@ class SqlStore(SqlLogReader):
         edge, database = self._committed, make_url(self._url).database
         if edge is None or database is None:
             return
-        looker = open_read_only(Path(database))
         try:
-            with looker.connect() as connection:
+            with read_only(Path(database)) as connection:
                 is_there = tree_of(connection, edge.size).root() == edge.root()
         except LookupError:
             is_there = False
-        finally:
-            looker.dispose()
         if not is_there:
             _log.error("the store lost records that were committed (%d at least); put the whole store back", edge.size)
             raise cannot_record()
