@@ -31,6 +31,21 @@ def test_load_makes_as_many_signatures_as_asked_for() -> None:
     assert result.rate > 0
 
 
+def test_a_load_counts_calls_by_when_they_end() -> None:
+    calls = 0
+
+    async def call() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.3)
+
+    # Two begin before the half second of warm-up is over, end 0.1 s after it, and are followed by two that end in time;
+    # the last two end too late.
+    result = asyncio.run(closed_loop(call, LoadPlan("unary", 2, seconds=0.5)))
+    assert calls > result.calls == 4
+    assert result.rate == 8
+
+
 def test_load_never_has_more_in_flight_than_planned() -> None:
     now = most = 0
 

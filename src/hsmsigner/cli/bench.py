@@ -85,11 +85,12 @@ def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None])
         def measure(number: int) -> _Round:
             where = f"round {number} of {plan.rounds}, "
             token = directory / f"token-{number}"
-            return _Round(
-                _in_own_process(progress, f"{where}bare token", bare_token_rates, token, seconds / 2),
-                _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, rows[1].plan),
-                tuple(load(where + row.name, row.plan) for row in rows),
-            )
+            # Each limit right beside what is held against it.
+            one = load(where + rows[0].name, rows[0].plan)
+            echo = _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, rows[1].plan)
+            many, stream = (load(where + row.name, row.plan) for row in rows[1:3])
+            rates = _in_own_process(progress, f"{where}bare token", bare_token_rates, token, seconds / 2)
+            return _Round(rates, echo, (one, many, stream, load(where + rows[3].name, rows[3].plan)))
 
         rounds = [measure(number) for number in range(1, plan.rounds + 1)]
         made = sum(result.calls * row.plan.items for one in rounds for row, result in zip(rows, one.loads, strict=True))
