@@ -109,9 +109,9 @@ class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls, AsyncAuditCalls):
         Items are not retried by themselves.
         """
         requests = [prepare(item) for item in items]
-        call = signing_pb2.BatchSignRequest(
-            requests=[request.message() for request in requests], all_or_nothing=all_or_nothing
-        )
+        # Frames hold their request under the field number that BatchSignRequest has for its own.
+        call = signing_pb2.BatchSignRequest.FromString(b"".join([request.frame for request in requests]))
+        call.all_or_nothing = all_or_nothing
         if len(items) > 1:
             check_batch_size(call.ByteSize())
         response = await change_until_answered(self._connection.signing.BatchSign, call, timeout_s)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import TypeVar
-from uuid import uuid4
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hsmsigner.client.channel import Connection, change, change_until_answered, read
 from hsmsigner.client.key_set import KeySetCache
+from hsmsigner.client.request_id import fresh_request_id
 from hsmsigner.client.rotation import RotationPolicy, duration
 from hsmsigner.client.values import algorithm_number, check_public_key
 from hsmsigner.pb import keys_pb2, resources_pb2, signing_pb2
@@ -67,7 +67,7 @@ class AsyncKeyCalls:
         request = keys_pb2.CreateKeyRequest(
             key_id=key_id,
             algorithm=algorithm_number(algorithm),
-            request_id=request_id or str(uuid4()),
+            request_id=request_id or fresh_request_id(),
             validate_only=validate_only,
         )
         return await _generate(self._connection.keys.CreateKey, request)
@@ -127,7 +127,7 @@ class AsyncKeyCalls:
         """Make the next version; it takes over at once, or at `activate_time` (with a time zone)."""
         request = keys_pb2.RotateKeyRequest(
             name=name,
-            request_id=request_id or str(uuid4()),
+            request_id=request_id or fresh_request_id(),
             activate_time=None if activate_time is None else _timestamp(activate_time),
             overlap=None if overlap is None else duration(overlap),
             reason=reason,
@@ -189,7 +189,7 @@ class AsyncKeyCalls:
             algorithm=algorithm_number(algorithm),
             cka_id=cka_id,
             allow_unprotected=allow_unprotected,
-            request_id=request_id or str(uuid4()),
+            request_id=request_id or fresh_request_id(),
             reason=reason,
         )
         return await _generate(self._connection.keys.AdoptKeyVersion, request)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import google_crc32c
+from msgspec import Struct
 
 from hsmsigner.client.errors import (
     ChecksumMismatch,
@@ -18,6 +18,7 @@ from hsmsigner.client.errors import (
     error_of_status,
     too_large,
 )
+from hsmsigner.client.request_id import fresh_request_id
 from hsmsigner.pb import resources_pb2, signing_pb2
 
 # The most that any appliance may be configured to take; more would break the stream it shares with other calls.
@@ -74,8 +75,7 @@ class Signature:
     origin: str = "GENERATED"
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
+class PreparedRequest(Struct, frozen=True, gc=False):
     """A request as it is sent, however often: `frame` is a StreamSignRequest that holds it alone.
 
     Serialized protobuf messages may be concatenated, which appends their repeated fields; so frames of many requests
@@ -110,7 +110,7 @@ def prepare(item: SignItem) -> PreparedRequest:
     output_format = _FORMATS.get(item.output_format)
     if output_format is None:
         raise _invalid("output_format", f"must be one of {', '.join(_FORMATS)}")
-    request_id = item.request_id or str(uuid.uuid4())
+    request_id = item.request_id or fresh_request_id()
     frame = signing_pb2.StreamSignRequest()
     try:
         request = frame.requests.add(
