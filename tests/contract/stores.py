@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from hsmsigner.domain.algorithm import ALGORITHMS
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId, KeyName, KeyState, KeyVersion, VersionName
@@ -65,7 +67,7 @@ def stored(number: int, **changes: object) -> StoredRequest:
         NOW,
         Instant(NOW + number),
     )
-    return made._replace(**changes)  # type: ignore[arg-type]  # the callers' keywords are the row's fields
+    return replace(made, **changes)
 
 
 def pending(key_id: str = "a") -> PendingKey:

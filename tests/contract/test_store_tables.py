@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId, Key, KeyName, VersionName
@@ -32,13 +33,13 @@ def test_a_request_is_found_as_it_was_inserted_by_id_and_principal(database: Pat
 
 def test_a_request_id_is_one_row_per_principal(database: Path) -> None:
     async def scenario(store: Store) -> None:
-        other = stored(2)._replace(key=RequestKey("spiffe://test/other", stored(1).key.request_id))
+        other = structs.replace(stored(2), key=RequestKey("spiffe://test/other", stored(1).key.request_id))
         async with store.transaction() as transaction:
             transaction.requests.insert([stored(1), other])
             assert len(transaction.requests.find([stored(1).key, other.key])) == 2
         with pytest.raises(SignerError) as caught:
             async with store.transaction() as transaction:
-                transaction.requests.insert([stored(3)._replace(key=stored(1).key)])
+                transaction.requests.insert([structs.replace(stored(3), key=stored(1).key)])
         assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
 
     run(database, scenario)
@@ -159,8 +160,8 @@ def test_a_command_is_found_by_principal_and_id(database: Path) -> None:
             transaction.commands.insert(request, b"fingerprint", NOW)
         async with store.transaction() as transaction:
             assert transaction.commands.find(request) == b"fingerprint"
-            assert transaction.commands.find(request._replace(principal="spiffe://test/another")) is None
-            assert transaction.commands.find(request._replace(request_id=stored(2).key.request_id)) is None
+            assert transaction.commands.find(structs.replace(request, principal="spiffe://test/another")) is None
+            assert transaction.commands.find(structs.replace(request, request_id=stored(2).key.request_id)) is None
 
     run(database, scenario)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from msgspec.structs import replace
 
 from hsmsigner.domain.key import CkaId
 from hsmsigner.errors import Reason, SignerError
@@ -64,7 +65,7 @@ def test_an_extractable_key_signs_only_when_it_was_adopted_so(hsm: SoftHsm) -> N
         assert pair is not None
         assert (pair.public_key, pair.never_extractable) == (public_key, False)
         task = TestKey(cka_id, TokenKeyPair(public_key, True, True, False), P256).task(b"message")
-        outcomes = await client.sign([task, task._replace(allow_unprotected=True), task])
+        outcomes = await client.sign([task, replace(task, allow_unprotected=True), task])
         assert [outcome.status for outcome in outcomes] == [
             SignStatus.NOT_CALLED,
             SignStatus.SIGNED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from msgspec.structs import replace
 from pkcs11 import Mechanism
 
 from hsmsigner.domain.algorithm import ALGORITHMS
@@ -66,7 +67,7 @@ def test_two_keys_with_one_cka_id_are_both_refused(hsm: SoftHsm) -> None:
 def test_key_with_another_public_key_than_expected_is_refused(shared_hsm: SoftHsm) -> None:
     async def use(client: TokenClient) -> list[SignOutcome]:
         one, other = await new_key(client), await new_key(client)
-        return await client.sign([one.task(b"message")._replace(public_key=other.pair.public_key)])
+        return await client.sign([replace(one.task(b"message"), public_key=other.pair.public_key)])
 
     (outcome,) = shared_hsm.ask(use)
     assert outcome.status is SignStatus.NOT_CALLED
@@ -90,7 +91,7 @@ def test_generating_under_a_taken_cka_id_is_refused_and_changes_nothing(shared_h
 def test_digest_of_wrong_length_never_reaches_the_token(shared_hsm: SoftHsm, name: str, length: int) -> None:
     async def use(client: TokenClient) -> list[SignOutcome]:
         key = await new_key(client, ALGORITHMS[name])
-        return await client.sign([key.task(b"message")._replace(data=bytes(length)), key.task(b"message")])
+        return await client.sign([replace(key.task(b"message"), data=bytes(length)), key.task(b"message")])
 
     outcomes = shared_hsm.ask(use)
     assert [outcome.status for outcome in outcomes] == [SignStatus.NOT_CALLED, SignStatus.SIGNED]

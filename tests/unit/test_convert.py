@@ -201,7 +201,8 @@ def test_a_public_key_is_written_in_every_form_that_exists(name: str) -> None:
 
 def test_an_answer_says_who_signed_and_carries_its_checksum() -> None:
     signed = Signed(version(), b"signature", b"digest", 12, 7, NOW)
-    shown = CONVERTER.sign_result(signed, UUID)
+    shown = signing_pb2.SignResult()
+    CONVERTER.fill_result(shown, signed, UUID)
     assert (shown.request_id, shown.WhichOneof("outcome")) == (UUID, "response")
     response = shown.response
     assert (response.name, response.signature, response.digest) == (str(version().name), b"signature", b"digest")
@@ -210,7 +211,8 @@ def test_an_answer_says_who_signed_and_carries_its_checksum() -> None:
 
 
 def test_a_refusal_is_an_outcome_too() -> None:
-    shown = CONVERTER.sign_result(SignerError(Reason.QUOTA_EXCEEDED, "full"), UUID)
+    shown = signing_pb2.SignResult()
+    CONVERTER.fill_result(shown, SignerError(Reason.QUOTA_EXCEEDED, "full"), UUID)
     assert (shown.request_id, shown.WhichOneof("outcome"), shown.error.message) == (UUID, "error", "full")
 
 

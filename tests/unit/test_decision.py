@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
 from hsmsigner.domain.key import Key, KeyName, KeyState, VersionName
@@ -104,8 +105,8 @@ def test_a_grant_over_other_keys_gives_nothing() -> None:
 @pytest.mark.parametrize("asked", [request(), DIGEST])
 def test_unknown_and_forbidden_answer_alike_byte_for_byte(asked: SigningRequest) -> None:
     absent = decide(Facts(policy(), None, {}), asked, NOW)
-    forbidden = decide(Facts(policy(), key(), {}), asked._replace(principal=STRANGER), NOW)
-    both = decide(Facts(policy(), None, {}), asked._replace(principal=STRANGER), NOW)
+    forbidden = decide(Facts(policy(), key(), {}), structs.replace(asked, principal=STRANGER), NOW)
+    both = decide(Facts(policy(), None, {}), structs.replace(asked, principal=STRANGER), NOW)
     assert absent == forbidden == both
 
 

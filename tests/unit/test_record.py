@@ -137,9 +137,9 @@ def test_a_message_is_never_in_a_record(tail: bytes, kind: InputKind) -> None:
         assert not [form for form in forms if form in line]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_json_lacks_is_not_written(value: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", InputKind.MESSAGE, {1}])
+def test_a_value_that_json_lacks_or_could_be_read_in_two_ways_is_not_written(value: object) -> None:
+    with pytest.raises(TypeError, match="a field of x is of a type that records do not have"):
         encoded(Entry("x", {"value": value}))
 
 

@@ -7,6 +7,7 @@ import hashlib
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.key import parse_name
@@ -44,10 +45,10 @@ def test_any_single_change_changes_the_fingerprint(asked: SigningRequest, body: 
     assume(tuple(sorted(labels.items())) != asked.labels)
     other_kind = InputKind.DIGEST if asked.kind is InputKind.MESSAGE else InputKind.MESSAGE
     changed = [
-        asked._replace(name=parse_name("keys/c")),
-        asked._replace(kind=other_kind),
-        *(asked._replace(output_format=other) for other in OutputFormat if other is not asked.output_format),
-        asked._replace(labels=tuple(sorted(labels.items()))),
+        replace(asked, name=parse_name("keys/c")),
+        replace(asked, kind=other_kind),
+        *(replace(asked, output_format=other) for other in OutputFormat if other is not asked.output_format),
+        replace(asked, labels=tuple(sorted(labels.items()))),
         request(
             body,
             name=str(asked.name),
@@ -83,8 +84,8 @@ def test_the_order_of_labels_is_no_difference() -> None:
 
 
 def test_principal_and_request_id_are_the_row_and_not_the_fingerprint() -> None:
-    other = request()._replace(
-        principal=OTHER_ENGINE, request_id=parse_request_id("0" * 8 + "-0000" * 3 + "-" + "0" * 12)
+    other = replace(
+        request(), principal=OTHER_ENGINE, request_id=parse_request_id("0" * 8 + "-0000" * 3 + "-" + "0" * 12)
     )
     assert other.fingerprint() == request().fingerprint()
 

@@ -95,27 +95,30 @@ class Converter:
             message = f"{checksum}: does not fit `{field}`; it was damaged on the way, send it again"
             raise SignerError(Reason.CHECKSUM_MISMATCH, message, field=checksum)
 
-    def sign_response(self, signed: Signed, request_id: str) -> signing_pb2.SignResponse:
+    # The two below fill a message where it stands in the answer: protobuf copies whatever it is put into, deeply.
+    def fill_response(self, response: signing_pb2.SignResponse, signed: Signed, request_id: str) -> None:
         """Write a signature out."""
-        return signing_pb2.SignResponse(
-            name=str(signed.version.name),
-            request_id=request_id,
-            signature=signed.signature,
-            signature_crc32c=google_crc32c.value(signed.signature),
-            digest=signed.digest,
-            audit_sequence=signed.audit_sequence,
-            policy_revision=signed.policy_revision,
-            protection_level=self._level,
-            algorithm=_algorithm(signed.version.algorithm),
-            authorize_time=timestamp(signed.authorize_time),
-            origin=_origin(signed.version),
-        )
+        response.name = str(signed.version.name)
+        response.request_id = request_id
+        response.signature = signed.signature
+        response.signature_crc32c = google_crc32c.value(signed.signature)
+        response.digest = signed.digest
+        response.audit_sequence = signed.audit_sequence
+        response.policy_revision = signed.policy_revision
+        response.protection_level = self._level
+        response.algorithm = _algorithm(signed.version.algorithm)
+        seconds, micros = divmod(signed.authorize_time, MICROSECONDS_PER_SECOND)
+        response.authorize_time.seconds = seconds
+        response.authorize_time.nanos = micros * 1000
+        response.origin = _origin(signed.version)
 
-    def sign_result(self, answer: Answer, request_id: str) -> signing_pb2.SignResult:
+    def fill_result(self, result: signing_pb2.SignResult, answer: Answer, request_id: str) -> None:
         """Write one item's outcome out."""
+        result.request_id = request_id
         if isinstance(answer, SignerError):
-            return signing_pb2.SignResult(request_id=request_id, error=to_status(answer))
-        return signing_pb2.SignResult(request_id=request_id, response=self.sign_response(answer, request_id))
+            result.error.CopyFrom(to_status(answer))
+        else:
+            self.fill_response(result.response, answer, request_id)
 
     def key_version(self, version: KeyVersion) -> resources_pb2.KeyVersion:
         """Write a key version out."""

@@ -94,14 +94,15 @@ class SignStream:
         self._changed.set()
 
     def _frame(self) -> signing_pb2.StreamSignResponse:
-        results: list[signing_pb2.SignResult] = []
+        frame = signing_pb2.StreamSignResponse()
+        results = frame.results
         filled = 0
         while self._ready and len(results) < _MAX_FRAME and filled < _MAX_FRAME_BYTES:
             request_id, answer, size = self._ready.popleft()
-            results.append(self._converter.sign_result(answer, request_id))
+            self._converter.fill_result(results.add(), answer, request_id)
             filled += size
         self._unanswered -= len(results)
         self._unanswered_bytes -= filled
         if self._unanswered < MAX_UNANSWERED and self._unanswered_bytes < MAX_UNANSWERED_BYTES:
             self._room.set()
-        return signing_pb2.StreamSignResponse(results=results)
+        return frame

@@ -13,7 +13,6 @@ from hsmsigner.domain.key import parse_name
 from hsmsigner.domain.policy import Right
 from hsmsigner.domain.public_key import to_jwks
 from hsmsigner.errors import SignerError, invalid_field
-from hsmsigner.operations.jobs import Answer
 from hsmsigner.operations.keys import Keys
 from hsmsigner.operations.sign import MAX_BATCH, Asked, Signing, check_distinct
 from hsmsigner.pb import resources_pb2, signing_pb2, signing_pb2_grpc
@@ -39,7 +38,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     async def Sign(self, request: signing_pb2.SignRequest, context: Context) -> signing_pb2.SignResponse:
         asked = self._converter.asked(request, current_principal())
         signed = await self._signing.sign(asked, deadline_of(context))
-        return self._converter.sign_response(signed, request.request_id)
+        response = signing_pb2.SignResponse()
+        self._converter.fill_response(response, signed, request.request_id)
+        return response
 
     async def BatchSign(self, request: signing_pb2.BatchSignRequest, context: Context) -> signing_pb2.BatchSignResponse:
         if not 1 <= len(request.requests) <= MAX_BATCH:
@@ -54,13 +55,11 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
         answers = iter(
             await self._signing.sign_batch(good, deadline_of(context), all_or_nothing=request.all_or_nothing)
         )
-        outcomes: list[Answer] = [item if isinstance(item, SignerError) else next(answers) for item in checked]
-        return signing_pb2.BatchSignResponse(
-            results=[
-                self._converter.sign_result(outcome, item.request_id)
-                for outcome, item in zip(outcomes, request.requests, strict=True)
-            ]
-        )
+        response = signing_pb2.BatchSignResponse()
+        for asked, outcome in zip(request.requests, checked, strict=True):
+            answer = outcome if isinstance(outcome, SignerError) else next(answers)
+            self._converter.fill_result(response.results.add(), answer, asked.request_id)
+        return response
 
     async def StreamSign(
         self, request_iterator: AsyncIterator[signing_pb2.StreamSignRequest], context: Context

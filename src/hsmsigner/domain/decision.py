@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import LOG_KEY, Key, KeyState, KeyVersion, VersionName
@@ -16,7 +17,7 @@ from hsmsigner.errors import Reason, SignerError
 NO_USAGE = Usage()
 
 
-class Debit(NamedTuple):
+class Debit(Struct, frozen=True, gc=False):
     """One counter to be set to its new usage; `observed` is what it held before."""
 
     counter: CounterId
@@ -25,7 +26,7 @@ class Debit(NamedTuple):
     observed: int
 
 
-class Allow(NamedTuple):
+class Allow(Struct, frozen=True, gc=False):
     """Sign with this version, once these debits are durable."""
 
     version: KeyVersion
@@ -50,7 +51,7 @@ class Deny:
         return SignerError(self.reason, self.message, metadata=metadata, retry_after_s=self.retry_after_s)
 
 
-class Facts(NamedTuple):
+class Facts(Struct, frozen=True, gc=False):
     """All that a decision may look at. `usage` holds every counter of the entitlement that has counted anything."""
 
     policy: Policy

@@ -9,10 +9,10 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from enum import Enum, unique
-from typing import NamedTuple
 
 import coincurve
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from msgspec import Struct
 
 from hsmsigner.domain.algorithm import HashName, Padding, SigningAlgorithm
 from hsmsigner.domain.key import KeyVersion
@@ -39,7 +39,7 @@ CONTINUITY_TYPE = "hsmsigner-continuity-v1"
 _RESERVED = urlsafe_b64encode(f'{{"typ":"{CONTINUITY_TYPE}",'.encode())
 
 
-class SignaturePlan(NamedTuple):
+class SignaturePlan(Struct, frozen=True, gc=False):
     """What the token gets (`to_be_signed`: digest, or message for EdDSA), and how its raw answer is written out."""
 
     to_be_signed: bytes

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, unique
+from functools import lru_cache
 from typing import NewType
+
+from msgspec import Struct
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.instant import Instant
@@ -39,8 +42,7 @@ class KeyOrigin(Enum):
     ADOPTED = "ADOPTED"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyName:
+class KeyName(Struct, frozen=True, gc=False):
     """`keys/{key}`; always valid once it exists."""
 
     key_id: str
@@ -79,15 +81,20 @@ class KeyName:
 LOG_KEY = KeyName("audit-log")
 
 
-@dataclass(frozen=True, slots=True)
-class VersionName:
+class VersionName(Struct, frozen=True, gc=False):
     """`keys/{key}/versions/{n}`, n from 1."""
 
     key: KeyName
     number: int
 
     def __str__(self) -> str:
-        return f"{self.key}/versions/{self.number}"
+        return _version_text(self.key.key_id, self.number)
+
+
+# Names are written out several times for every signature.
+@lru_cache(maxsize=4096)
+def _version_text(key_id: str, number: int) -> str:
+    return f"keys/{key_id}/versions/{number}"
 
 
 def parse_name(text: str, field: str = "name") -> KeyName | VersionName:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, NewType
+from typing import NewType
+
+from msgspec import Struct
 
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
 from hsmsigner.domain.key import VersionName
@@ -36,13 +38,13 @@ class Quota:
         return CounterId(f"{counted}|{self.quota_id}|{self.period_us}|{principal if self.by_principal else '*'}")
 
 
-class Usage(NamedTuple):
+class Usage(Struct, frozen=True, gc=False):
     """What one counter has counted: (bucket number, count) pairs, oldest first. Bucket n begins at n * bucket_us."""
 
     buckets: tuple[tuple[int, int], ...] = ()
 
 
-class Spend(NamedTuple):
+class Spend(Struct, frozen=True, gc=False):
     """Outcome of trying to spend one: what was observed before it, and either the new usage or when to come back."""
 
     observed: int

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, NewType
+from typing import NewType
+
+from msgspec import Struct
 
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.key import KeyName, VersionName
@@ -48,7 +50,7 @@ def check_labels(labels: Mapping[str, str], field: str = "labels") -> None:
             )
 
 
-class SigningRequest(NamedTuple):
+class SigningRequest(Struct, frozen=True, gc=False):
     """Who wants what signed. `body` is the message or the digest; `body_sha256` its SHA-256, for the log."""
 
     principal: Principal

@@ -39,8 +39,8 @@ MAX_IN_FLIGHT = 1024
 # A turn has a price of its own (statements, thread hand-overs, fsync), and one that serves ten is ten times cheaper. So
 # with this many at the token a turn begins only when enough has gathered for it, or when this long has passed.
 PACED_FROM = 4
-ENOUGH_FOR_A_TURN = 64
-PACE_S = 0.005
+ENOUGH_FOR_A_TURN = 32
+PACE_S = 0.003
 HEAL_EVERY_S = 1.0
 EXPIRE_EVERY_S = 5.0
 EXPIRE_AT_ONCE = 2000
@@ -183,7 +183,7 @@ class Committer:
         for landing in landings:
             del self._in_flight[landing.flight.stored.key]
             if landing.outcome.status is SignStatus.WRONG_SIGNATURE:
-                self._resting.rest(str(landing.flight.version.name), _now_s())
+                self._resting.rest(landing.flight.version.name, _now_s())
         self._in_flight |= turn.flights
         for flight, job in turn.joins:
             flight.waiters.append(job)

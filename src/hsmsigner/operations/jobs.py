@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from hsmsigner.domain.decision import Debit
 from hsmsigner.domain.formats import SignaturePlan
@@ -15,7 +15,7 @@ from hsmsigner.errors import SignerError
 from hsmsigner.operations.ports import RequestKey, SignOutcome, SignTask, StoredRequest
 
 
-class Signed(NamedTuple):
+class Signed(Struct, frozen=True, gc=False):
     """A released signature, or (`signature` empty, `audit_sequence` 0) the answer to `validate_only`."""
 
     version: KeyVersion
@@ -29,8 +29,7 @@ class Signed(NamedTuple):
 Answer = Signed | SignerError
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(Struct, eq=False):
     """One request and who is told of its answer, once. `deadline_s` is the event loop's time, None for no deadline.
 
     A callback and not a future: at thousands of signatures a second a future each would be felt.
@@ -50,8 +49,7 @@ class Job:
             self.on_answer(answer)
 
 
-@dataclass(slots=True, eq=False)
-class Group:
+class Group(Struct, eq=False):
     """Jobs decided together, in order; with `all_or_nothing`, one refusal refuses all.
 
     `is_abandoned` tells that the caller has gone: what is still in the queue then is not decided at all.
@@ -63,8 +61,7 @@ class Group:
     is_abandoned: Callable[[], bool]
 
 
-@dataclass(slots=True, eq=False)
-class Flight:
+class Flight(Struct, eq=False):
     """An authorized request on its way through the token, and everyone who waits for it (P4: twins share one)."""
 
     request: SigningRequest
@@ -75,7 +72,7 @@ class Flight:
     debits: tuple[Debit, ...]
     authorized_sequence: int
     is_resumed: bool
-    waiters: list[Job] = field(default_factory=list)
+    waiters: list[Job]
 
     def task(self) -> SignTask:
         """What the token is asked."""
@@ -87,7 +84,7 @@ class Flight:
             job.resolve(answer)
 
 
-class Landing(NamedTuple):
+class Landing(Struct, frozen=True, gc=False):
     """A flight that came back from the token."""
 
     flight: Flight

@@ -83,7 +83,7 @@ def _record(turn: Turn, flight: Flight, kind: str, **more: object) -> None:
             kind,
             request.principal.text,
             request.request_id,
-            str(flight.version.name),
+            flight.stored.version,
             flight.authorized_sequence,
             **more,
         )

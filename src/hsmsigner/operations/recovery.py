@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from hsmsigner.domain import record
 from hsmsigner.domain.instant import Instant, format_instant, not_before
 from hsmsigner.domain.record import Entry
@@ -41,7 +43,7 @@ def _interrupt_some(transaction: Transaction, now: Instant) -> int:
         ],
         now,
     )
-    transaction.requests.update([row._replace(state=RequestState.INTERRUPTED) for row in dangling])
+    transaction.requests.update([replace(row, state=RequestState.INTERRUPTED) for row in dangling])
     return len(dangling)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from hsmsigner.domain.signing import SigningRequest
 from hsmsigner.errors import Reason, SignerError
@@ -20,7 +21,7 @@ from hsmsigner.operations.ports import RequestKey
 MAX_BATCH = 1024
 
 
-class Asked(NamedTuple):
+class Asked(Struct, frozen=True, gc=False):
     """One request of a call. `validate_only` decides and does nothing else (AIP-163)."""
 
     request: SigningRequest
@@ -42,7 +43,14 @@ class Signing:
         Raises:
             SignerError: why not; a refusal by the policy was recorded before.
         """
-        (answer,) = await self.sign_batch([asked], deadline_s, all_or_nothing=False)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def keep(answer: Answer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        self.queue([asked], [keep], deadline_s, is_abandoned=answered.cancelled)
+        answer = await answered
         if isinstance(answer, SignerError):
             raise answer
         return answer

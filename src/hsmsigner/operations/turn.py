@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from hsmsigner.domain import record
 from hsmsigner.domain.decision import Allow, Deny, Facts, decide
@@ -35,33 +37,30 @@ class TurnFacts:
     in_flight: Mapping[RequestKey, Flight]
     ledger: DenialLedger
     # Versions that must not sign now, with the reason; None when the token can be asked at all.
-    unhealthy: Mapping[str, SignerError]
+    unhealthy: Mapping[VersionName, SignerError]
     token_fault: SignerError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """No, and the record that says so; faults that are no decision of the policy leave none."""
 
     error: SignerError
     entry: Entry | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """Signed before: the same answer again."""
 
     answer: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """Being signed: wait for that one."""
 
     flight: Flight
 
 
-class Admission(NamedTuple):
+class Admission(Struct, frozen=True, gc=False):
     """Yes; `resumed` is the row whose debit it signs under, None for a new debit."""
 
     allow: Allow
@@ -134,7 +133,7 @@ class Turn:
             entry = None if job.validate_only else record.denied(request, decision, governance.policy.revision)
             return Refusal(decision.error(), entry)
         plan = plan_signature(decision.version, request.kind, request.body, request.output_format)
-        fault = self.facts.token_fault or self.facts.unhealthy.get(str(decision.version.name))
+        fault = self.facts.token_fault or self.facts.unhealthy.get(decision.version.name)
         if fault is not None:
             return Refusal(fault)
         if not job.validate_only:
@@ -228,7 +227,7 @@ class Turn:
 
     def put(self, stored: StoredRequest, **changes: object) -> StoredRequest:
         """Change a row that is durable already."""
-        changed = stored._replace(**changes)  # type: ignore[arg-type]  # the callers' keywords are the fields
+        changed = replace(stored, **changes)
         self.rows[stored.key] = changed
         self.updated[stored.key] = changed
         return changed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.exceptions import AttributeTypeInvalid, PKCS11Error
 from pkcs11.types import Object, Session
@@ -23,7 +24,7 @@ _BUFFER_BYTES = 1024
 _CACHED_KEYS = 10_000
 
 
-class KeyIdentity(NamedTuple):
+class KeyIdentity(Struct, frozen=True, gc=False):
     """What a key is found by: the first three must fit. `public_key` is SubjectPublicKeyInfo in DER."""
 
     cka_id: bytes

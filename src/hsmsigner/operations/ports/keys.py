@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.continuity import ContinuityStatement
@@ -17,7 +19,7 @@ from hsmsigner.domain.rotation_policy import Rotation
 from hsmsigner.domain.signing import RequestId
 
 
-class RequestKey(NamedTuple):
+class RequestKey(Struct, frozen=True, gc=False):
     """What makes a request one request: its id, within its principal."""
 
     principal: str

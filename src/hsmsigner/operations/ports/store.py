@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from hsmsigner.domain.denial import DenialKind, DenialTotal
 from hsmsigner.domain.instant import Instant
@@ -35,7 +37,7 @@ class RequestState(Enum):
     FAILED = "FAILED"  # debited; the token refused, or answered with something that does not verify
 
 
-class StoredRequest(NamedTuple):
+class StoredRequest(Struct, frozen=True, gc=False):
     """A request that was authorized. `sequence` is its newest `sign.authorized` record, and the row's identity.
 
     `signature` is raw, as the token gave it, and empty unless COMPLETED; `completed_sequence` is then its record.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from hsmsigner.domain.algorithm import SigningAlgorithm
 from hsmsigner.domain.key import CkaId
@@ -26,7 +28,7 @@ class SignStatus(Enum):
     UNKNOWN = "UNKNOWN"  # a signature may exist somewhere
 
 
-class SignTask(NamedTuple):
+class SignTask(Struct, frozen=True, gc=False):
     """One item for the token: `data` is the digest, or the message for EdDSA.
 
     A key that is not SENSITIVE or is EXTRACTABLE is used only with `allow_unprotected`, said when it was adopted (P1).
@@ -39,7 +41,7 @@ class SignTask(NamedTuple):
     allow_unprotected: bool = False
 
 
-class SignOutcome(NamedTuple):
+class SignOutcome(Struct, frozen=True, gc=False):
     """`signature` is raw (r || s, RFC 8032, RSA integer) and has verified; empty unless SIGNED. `cause` is for logs."""
 
     status: SignStatus
