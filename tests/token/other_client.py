@@ -94,6 +94,12 @@ def private_keys(session: pkcs11.Session) -> list[str]:
     return sorted(key[Attribute.ID].hex() for key in session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
 
 
+def count_keys(session: pkcs11.Session) -> int:
+    """How many public and private key objects there are."""
+    halves = (ObjectClass.PUBLIC_KEY, ObjectClass.PRIVATE_KEY)
+    return sum(len(list(session.get_objects({Attribute.CLASS: half}))) for half in halves)
+
+
 def data_objects(session: pkcs11.Session) -> list[list[str]]:
     """Application, label and value of every data object."""
     wanted = [Attribute.APPLICATION, Attribute.LABEL, Attribute.VALUE]
@@ -135,6 +141,8 @@ def _main() -> None:
                 answer = destroy(session, cka_id)
             case "private_keys":
                 answer = private_keys(session)
+            case "count_keys":
+                answer = count_keys(session)
             case "data_objects":
                 answer = data_objects(session)
             case "plant_data":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import struct
 from threading import Lock
 from typing import Any
 
 import pytest
-from pkcs11.constants import ObjectClass
+from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.exceptions import DeviceMemory
 
 from hsmsigner.domain.key import CkaId
@@ -21,6 +22,8 @@ from tests.softhsm import SoftHsm
 from tests.token.other_client import ask_token
 
 LABEL = "keys/settlement-eu/versions/2"
+# Kinds of attributes in the files of SoftHSM's objects.
+_BOOLEAN, _ULONG, _BYTES = 1, 2, 3
 
 
 def leave_half(hsm: SoftHsm, lost: str, label: str) -> CkaId:
@@ -63,6 +66,60 @@ def test_any_other_half_is_left_alone_and_the_refusal_says_that_nothing_was_made
     with hsm.start_worker():
         hsm.ask(use)
     assert ask_token(hsm, "destroy", cka_id=cka_id.hex()) == 1
+
+
+def hollow_out(hsm: SoftHsm, object_class: ObjectClass, dropped: frozenset[Attribute]) -> None:
+    """Take attributes out of the file of an object: so SoftHSM leaves it when it is killed before it writes them."""
+    wanted = struct.pack(">QQQ", Attribute.CLASS, _ULONG, object_class)
+    (path,) = [path for path in hsm.state.glob("token/tokens/*/*-*.object") if wanted in path.read_bytes()]
+    content = path.read_bytes()
+    kept, position = content[:8], 8
+    while position < len(content):
+        attribute, kind = struct.unpack_from(">QQ", content, position)
+        size = {_BOOLEAN: 1, _ULONG: 8}.get(kind)
+        if size is None:
+            (count,) = struct.unpack_from(">Q", content, position + 16)
+            size = 8 + count * (1 if kind == _BYTES else 8)
+        if attribute not in dropped:
+            kept += content[position : position + 16 + size]
+        position += 16 + size
+    path.write_bytes(kept)
+
+
+_KEY_ITSELF = frozenset({Attribute.VALUE, Attribute.EC_PARAMS, Attribute.EC_POINT, Attribute.LOCAL})
+
+
+@pytest.mark.parametrize("also", [frozenset(), frozenset({Attribute.ID, Attribute.LABEL})], ids=["named", "nameless"])
+@pytest.mark.parametrize("half", [ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY])
+def test_a_key_object_that_a_kill_left_without_a_key_is_gone_after_the_next_start(
+    hsm: SoftHsm, half: ObjectClass, also: frozenset[Attribute]
+) -> None:
+    cka_id = CkaId(os.urandom(8))
+    ask_token(hsm, "plant", cka_id=cka_id.hex(), extractable=False, object_label=LABEL)
+    hollow_out(hsm, half, _KEY_ITSELF | also)
+    if half is ObjectClass.PUBLIC_KEY:
+        # SoftHSM begins the private key when the public one is whole.
+        ask_token(hsm, "destroy_half", cka_id=cka_id.hex(), half="PRIVATE_KEY")
+    assert ask_token(hsm, "count_keys") == (2 if half is ObjectClass.PRIVATE_KEY else 1)
+
+    async def use(client: TokenClient) -> None:
+        assert await client.find(cka_id, P256) is None
+        pair = await client.generate(cka_id, LABEL, P256)
+        (outcome,) = await client.sign([TestKey(cka_id, pair, P256).task(b"message")])
+        assert outcome.status is SignStatus.SIGNED
+
+    with hsm.start_worker():
+        hsm.ask(use)
+    assert ask_token(hsm, "count_keys") == 2
+
+
+def test_keys_of_others_with_neither_name_nor_id_stay(hsm: SoftHsm) -> None:
+    ask_token(hsm, "plant", cka_id="", extractable=True)
+
+    with hsm.start_worker():
+        pass
+
+    assert ask_token(hsm, "count_keys") == 2
 
 
 class FullToken:

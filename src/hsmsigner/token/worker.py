@@ -16,6 +16,7 @@ from hsmsigner.errors import ConfigurationError
 from hsmsigner.process import EXIT_CONFIGURATION, EXIT_RESTART, die_with_supervisor, harden_process
 from hsmsigner.token.faults import TokenError
 from hsmsigner.token.health import Health
+from hsmsigner.token.hollow import remove_hollow_keys
 from hsmsigner.token.module import TokenModule, open_module
 from hsmsigner.token.pool import TokenPool, Watch, Watchdog
 from hsmsigner.token.protocol import frame_limit, socket_address
@@ -32,6 +33,8 @@ from hsmsigner.token.unix import (
 _LOGGER = logging.getLogger(__name__)
 
 _LOCK_PATIENCE_S = 5.0
+# A look at every key of the token, on top of what one call may take.
+_TIDYING_S = 60.0
 
 
 def run_token_worker(settings: Settings) -> int:
@@ -76,6 +79,9 @@ def _run(settings: Settings) -> int:
     with watch:
         sessions = [TokenSession(module.cryptoki, module.open_session()) for _ in range(settings.token.threads)]
         algorithms = module.algorithms()
+    with watch:
+        watch.grant(_TIDYING_S)
+        remove_hollow_keys(sessions[0])
     pool = TokenPool(sessions, watchdog)
     exit_code = asyncio.run(_serve(settings, module, algorithms, pool, address))
     Path(address).unlink(missing_ok=True)

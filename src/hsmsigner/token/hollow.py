@@ -1,0 +1,47 @@
+"""Key objects without a key in them: what SoftHSM keeps of a generation that a kill cut off.
+
+It writes an object's file anew for each attribute, names and key material last, and so leaves objects that nobody can
+find or use. Other tokens make a pair as a whole, and a key of theirs may hide its parameters: they are not looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.exceptions import PKCS11Error
+from pkcs11.mechanisms import KeyType
+from pkcs11.types import Object
+
+from hsmsigner.token.sessions import TokenSession
+
+_LOGGER = logging.getLogger(__name__)
+
+_MANUFACTURER = "SoftHSM project"
+# What the token shows of the key itself; SoftHSM writes it together with the secret, in one step.
+_MATERIAL = {KeyType.RSA: Attribute.MODULUS, KeyType.EC: Attribute.EC_PARAMS, KeyType.EC_EDWARDS: Attribute.EC_PARAMS}
+
+
+def remove_hollow_keys(session: TokenSession) -> None:
+    """Destroy key objects of a SoftHSM token that hold no key. For a token that no other process uses.
+
+    One that cannot be read or destroyed is left: it must not keep the others from signing.
+
+    Raises:
+        TokenError: the token could not be asked for its objects.
+    """
+    if session.binding.token.manufacturer_id != _MANUFACTURER:
+        return
+    for object_class in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
+        for found in session.find_all({Attribute.CLASS: object_class}):
+            try:
+                if _is_hollow(found):
+                    _LOGGER.warning("a %s object without a key in it, left by a kill, is destroyed", object_class.name)
+                    found.destroy()
+            except PKCS11Error as error:
+                _LOGGER.warning("a %s object is left as it is: %s", object_class.name, type(error).__name__)
+
+
+def _is_hollow(found: Object) -> bool:
+    material = _MATERIAL.get(found[Attribute.KEY_TYPE])
+    return material is not None and found[material] == b"" and not found[Attribute.LOCAL]
