@@ -200,7 +200,7 @@ def test_a_public_key_is_written_in_every_form_that_exists(name: str) -> None:
 
 
 def test_an_answer_says_who_signed_and_carries_its_checksum() -> None:
-    signed = Signed(version(), b"signature", b"digest", 12, 7, NOW)
+    signed = Signed(version(), b"signature", b"digest", 12, 7, Instant(NOW + 123_456))
     shown = signing_pb2.SignResult()
     CONVERTER.fill_result(shown, signed, UUID)
     assert (shown.request_id, shown.WhichOneof("outcome")) == (UUID, "response")
@@ -208,6 +208,10 @@ def test_an_answer_says_who_signed_and_carries_its_checksum() -> None:
     assert (response.name, response.signature, response.digest) == (str(version().name), b"signature", b"digest")
     assert response.signature_crc32c == google_crc32c.value(b"signature")
     assert (response.audit_sequence, response.policy_revision, response.request_id) == (12, 7, UUID)
+    assert response.authorize_time.ToMicroseconds() == NOW + 123_456
+    assert response.algorithm == resources_pb2.SIGNING_ALGORITHM_ECDSA_P256_SHA256
+    assert response.protection_level == resources_pb2.PROTECTION_LEVEL_SOFTWARE_TOKEN
+    assert response.origin == resources_pb2.KEY_ORIGIN_GENERATED
 
 
 def test_a_refusal_is_an_outcome_too() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode, urlsafe_b64encode
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hsmsigner.domain import record
@@ -139,8 +140,29 @@ def test_a_message_is_never_in_a_record(tail: bytes, kind: InputKind) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", InputKind.MESSAGE, {1}])
 def test_a_value_that_json_lacks_or_could_be_read_in_two_ways_is_not_written(value: object) -> None:
+    for held in (value, [value], {"a": [{"b": value}]}):
+        with pytest.raises(TypeError, match="a field of x is of a type that records do not have"):
+            encoded(Entry("x", {"value": held}))
+
+
+def test_names_of_fields_are_texts() -> None:
     with pytest.raises(TypeError, match="a field of x is of a type that records do not have"):
-        encoded(Entry("x", {"value": value}))
+        encoded(Entry("x", {"labels": {1: "one"}}))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda held: st.lists(held, max_size=3) | st.dictionaries(st.text(), held, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(fields=st.dictionaries(st.text(), _JSON, max_size=4))
+@example(fields={"text": '\x00\x1f"\\/\x7f\u2028\u2029\ufffe\U0001f600', "numbers": [2**63, -(2**63), 2**64, -1]})
+def test_a_record_has_the_bytes_that_the_standard_library_would_write(fields: dict[str, Any]) -> None:
+    head = {"sequence": 7, "time": format_instant(NOW), "type": "x", "previous_hash": PREVIOUS.hex()}
+    expected = json.dumps(head | fields, ensure_ascii=False, separators=(",", ":")).encode()
+    assert encoded(Entry("x", fields)) == expected
 
 
 def test_a_version_is_named_in_full_wherever_a_key_was_asked_for() -> None:

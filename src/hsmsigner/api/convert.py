@@ -14,7 +14,7 @@ from hsmsigner.api.status import to_status
 from hsmsigner.domain.algorithm import SigningAlgorithm, algorithm_named
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
-from hsmsigner.domain.key import Key, KeyOrigin, KeyState, KeyVersion, parse_name
+from hsmsigner.domain.key import Key, KeyName, KeyOrigin, KeyState, KeyVersion, VersionName, parse_name
 from hsmsigner.domain.policy import InputKind
 from hsmsigner.domain.principal import Principal
 from hsmsigner.domain.public_key import to_jwk, to_pem
@@ -47,7 +47,7 @@ _ALGORITHM_NAMES = {number: name for name, number in _ALGORITHMS.items() if numb
 _ORIGINS = {origin: resources_pb2.KeyOrigin.Value(f"KEY_ORIGIN_{origin.value}") for origin in KeyOrigin}
 
 # The same few keys are named in every request.
-_parse_name = lru_cache(maxsize=4096)(parse_name)
+_known_name = lru_cache(maxsize=4096)(parse_name)
 
 
 class Converter:
@@ -63,7 +63,7 @@ class Converter:
         Raises:
             SignerError: INVALID_FIELD, CHECKSUM_MISMATCH, MESSAGE_TOO_LARGE.
         """
-        name = _parse_name(item.name, f"{where}name")
+        name = _name(item.name, f"{where}name")
         request_id = parse_request_id(item.request_id, f"{where}request_id")
         given = item.WhichOneof("input")
         if given is None:
@@ -95,9 +95,8 @@ class Converter:
             message = f"{checksum}: does not fit `{field}`; it was damaged on the way, send it again"
             raise SignerError(Reason.CHECKSUM_MISMATCH, message, field=checksum)
 
-    # The two below fill a message where it stands in the answer: protobuf copies whatever it is put into, deeply.
     def fill_response(self, response: signing_pb2.SignResponse, signed: Signed, request_id: str) -> None:
-        """Write a signature out."""
+        """Write a signature out, into the message where it stands: one that is put into another is copied, deeply."""
         response.name = str(signed.version.name)
         response.request_id = request_id
         response.signature = signed.signature
@@ -107,13 +106,11 @@ class Converter:
         response.policy_revision = signed.policy_revision
         response.protection_level = self._level
         response.algorithm = _algorithm(signed.version.algorithm)
-        seconds, micros = divmod(signed.authorize_time, MICROSECONDS_PER_SECOND)
-        response.authorize_time.seconds = seconds
-        response.authorize_time.nanos = micros * 1000
+        response.authorize_time.FromMicroseconds(signed.authorize_time)
         response.origin = _origin(signed.version)
 
     def fill_result(self, result: signing_pb2.SignResult, answer: Answer, request_id: str) -> None:
-        """Write one item's outcome out."""
+        """Write one item's outcome out, as `fill_response` does."""
         result.request_id = request_id
         if isinstance(answer, SignerError):
             result.error.CopyFrom(to_status(answer))
@@ -190,6 +187,14 @@ def _public_key(version: KeyVersion) -> resources_pb2.PublicKey:
     )
 
 
+def _name(text: str, field: str) -> KeyName | VersionName:
+    try:
+        # Kept by the text alone: with the field, each place in a batch would have an entry of its own.
+        return _known_name(text)
+    except SignerError:
+        return parse_name(text, field)
+
+
 def wanted_algorithm(request: keys_pb2.CreateKeyRequest | keys_pb2.AdoptKeyVersionRequest) -> SigningAlgorithm:
     """The algorithm that a request names.
 
@@ -201,8 +206,9 @@ def wanted_algorithm(request: keys_pb2.CreateKeyRequest | keys_pb2.AdoptKeyVersi
 
 def timestamp(instant: Instant) -> Timestamp:
     """An instant as google.protobuf.Timestamp."""
-    seconds, micros = divmod(instant, MICROSECONDS_PER_SECOND)
-    return Timestamp(seconds=seconds, nanos=micros * 1000)
+    message = Timestamp()
+    message.FromMicroseconds(instant)
+    return message
 
 
 def maybe_timestamp(instant: Instant | None) -> Timestamp | None:

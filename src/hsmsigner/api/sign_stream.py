@@ -17,7 +17,7 @@ from hsmsigner.pb import signing_pb2
 # Beyond this many unanswered the stream is not read: HTTP/2 flow control then holds the client back.
 MAX_UNANSWERED = 4096
 MAX_UNANSWERED_BYTES = 16 * 2**20
-_MAX_FRAME = 512
+_MAX_FRAME_ITEMS = 512
 _MAX_FRAME_BYTES = 2 * 2**20
 
 
@@ -85,7 +85,7 @@ class SignStream:
             except SignerError as error:
                 self._answer(item.request_id, size, error)
         if good:
-            self._signing.queue(good, callbacks, None)
+            self._signing.submit(good, callbacks, None)
         if self._unanswered >= MAX_UNANSWERED or self._unanswered_bytes >= MAX_UNANSWERED_BYTES:
             self._room.clear()
 
@@ -97,7 +97,7 @@ class SignStream:
         frame = signing_pb2.StreamSignResponse()
         results = frame.results
         filled = 0
-        while self._ready and len(results) < _MAX_FRAME and filled < _MAX_FRAME_BYTES:
+        while self._ready and len(results) < _MAX_FRAME_ITEMS and filled < _MAX_FRAME_BYTES:
             request_id, answer, size = self._ready.popleft()
             self._converter.fill_result(results.add(), answer, request_id)
             filled += size

@@ -56,9 +56,9 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
             await self._signing.sign_batch(good, deadline_of(context), all_or_nothing=request.all_or_nothing)
         )
         response = signing_pb2.BatchSignResponse()
-        for asked, outcome in zip(request.requests, checked, strict=True):
-            answer = outcome if isinstance(outcome, SignerError) else next(answers)
-            self._converter.fill_result(response.results.add(), answer, asked.request_id)
+        for sent, asked in zip(request.requests, checked, strict=True):
+            answer = asked if isinstance(asked, SignerError) else next(answers)
+            self._converter.fill_result(response.results.add(), answer, sent.request_id)
         return response
 
     async def StreamSign(

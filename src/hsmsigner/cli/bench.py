@@ -45,7 +45,7 @@ class _Round:
 
     token: dict[int, float]
     echo: LoadResult
-    loads: tuple[LoadResult, ...]
+    loads: dict[str, LoadResult]
 
     @property
     def token_rate(self) -> float:
@@ -71,12 +71,11 @@ def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None])
         ConfigurationError: the token or the appliance cannot be set up.
     """
     seconds = plan.seconds
-    rows = (
-        _Row("Sign, 1 in flight", LoadPlan("unary", 1, seconds=seconds)),
-        _Row("Sign, 64 in flight", LoadPlan("unary", 64, seconds=seconds)),
-        _Row("StreamSign, 256 in flight", LoadPlan("stream", 256, seconds=seconds)),
-        _Row(f"BatchSign({_BATCH}), 4 in flight", LoadPlan("batch", 4, _BATCH, seconds=seconds)),
-    )
+    single = _Row("Sign, 1 in flight", LoadPlan("unary", 1, seconds=seconds))
+    unary = _Row("Sign, 64 in flight", LoadPlan("unary", 64, seconds=seconds))
+    stream = _Row("StreamSign, 256 in flight", LoadPlan("stream", 256, seconds=seconds))
+    batch = _Row(f"BatchSign({_BATCH}), 4 in flight", LoadPlan("batch", 4, _BATCH, seconds=seconds))
+    rows = (single, unary, stream, batch)
     with echo_server() as (address, credentials), running_appliance(directory / "appliance") as appliance:
 
         def load(name: str, plan: LoadPlan) -> LoadResult:
@@ -85,15 +84,21 @@ def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None])
         def measure(number: int) -> _Round:
             where = f"round {number} of {plan.rounds}, "
             token = directory / f"token-{number}"
-            # Each limit right beside what is held against it.
-            one = load(where + rows[0].name, rows[0].plan)
-            echo = _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, rows[1].plan)
-            many, stream = (load(where + row.name, row.plan) for row in rows[1:3])
+            loads: dict[str, LoadResult] = {}
+
+            def load_by(*rows: _Row) -> None:
+                loads.update((row.name, load(where + row.name, row.plan)) for row in rows)
+
+            # The limit of each aim right beside what is held against it.
+            load_by(single)
+            echo = _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, unary.plan)
+            load_by(unary, stream)
             rates = _in_own_process(progress, f"{where}bare token", bare_token_rates, token, seconds / 2)
-            return _Round(rates, echo, (one, many, stream, load(where + rows[3].name, rows[3].plan)))
+            load_by(batch)
+            return _Round(rates, echo, loads)
 
         rounds = [measure(number) for number in range(1, plan.rounds + 1)]
-        made = sum(result.calls * row.plan.items for one in rounds for row, result in zip(rows, one.loads, strict=True))
+        made = sum(one.loads[row.name].calls * row.plan.items for one in rounds for row in rows)
         filled = []
         if made < plan.signatures:
             filling = LoadPlan("batch", 4, _BATCH, signatures=plan.signatures - made)
@@ -111,7 +116,7 @@ def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None])
         disk=disk_of(directory),
         failures=tuple(
             f"{result.failures} of {result.calls} calls failed, the first with {result.first_failure}"
-            for result in (*(result for one in rounds for result in (one.echo, *one.loads)), *filled)
+            for result in (*(result for one in rounds for result in (one.echo, *one.loads.values())), *filled)
             if result.failures
         ),
     )
@@ -128,11 +133,11 @@ def _measurements(rows: Sequence[_Row], rounds: Sequence[_Round]) -> tuple[Measu
         *(
             Measurement(
                 row.name,
-                *_typical([one.loads[index] for one in rounds]),
-                of_token=median(one.loads[index].rate / one.token_rate for one in rounds),
-                of_echo=median(one.loads[index].rate / one.echo.rate for one in rounds),
+                *_typical([one.loads[row.name] for one in rounds]),
+                of_token=median(one.loads[row.name].rate / one.token_rate for one in rounds),
+                of_echo=median(one.loads[row.name].rate / one.echo.rate for one in rounds),
             )
-            for index, row in enumerate(rows)
+            for row in rows
         ),
     )
 

@@ -51,21 +51,24 @@ class _Failed(Exception):
     """A call that did not do what was measured."""
 
 
-async def closed_loop(call: Callable[[], Awaitable[object]], plan: LoadPlan) -> LoadResult:
-    """Keep `plan.in_flight` calls under way, and count those that end while they all are, after a short warm-up.
+async def closed_loop(
+    call: Callable[[], Awaitable[object]], plan: LoadPlan, clock: Callable[[], float] = time.perf_counter
+) -> LoadResult:
+    """Keep `plan.in_flight` calls under way.
 
-    By their ends and within the time alone: counted by their beginnings, the slower call lost more of what was done.
+    Calls count by when they end: within `plan.seconds` after a short warm-up, or all of them when `plan.signatures` are
+    asked for. Failures count whenever they happen.
     """
     latencies: list[float] = []
     failures: list[str] = []
-    begin = time.perf_counter() + (0.0 if plan.signatures else _WARM_UP_S)
+    begin = clock() + (0.0 if plan.signatures else _WARM_UP_S)
     end = begin + plan.seconds
     remaining = None if plan.signatures is None else -(-plan.signatures // plan.items)
 
     async def worker() -> None:
         nonlocal remaining
         while len(failures) < _MOST_FAILURES:
-            start = time.perf_counter()
+            start = clock()
             if remaining is None:
                 if start >= end:
                     return
@@ -78,18 +81,17 @@ async def closed_loop(call: Callable[[], Awaitable[object]], plan: LoadPlan) -> 
             except (SigningClientError, _Failed) as error:
                 failures.append(str(error))
                 continue
-            now = time.perf_counter()
+            now = clock()
             if remaining is not None or begin <= now < end:
                 latencies.append(now - start)
 
     await asyncio.gather(*(worker() for _ in range(plan.in_flight)))
-    elapsed = time.perf_counter() - begin
-    if remaining is None:
-        elapsed = min(elapsed, plan.seconds)
+    # With too many failures the run may end before its time, or before the warm-up does.
+    elapsed = clock() - begin if remaining is not None or len(failures) >= _MOST_FAILURES else plan.seconds
     latencies.sort()
     return LoadResult(
         calls=len(latencies) + len(failures),
-        rate=len(latencies) * plan.items / elapsed,
+        rate=len(latencies) * plan.items / elapsed if latencies else 0.0,
         p50_ms=_quantile(latencies, 0.50) * 1000,
         p99_ms=_quantile(latencies, 0.99) * 1000,
         failures=len(failures),

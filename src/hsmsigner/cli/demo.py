@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from rich.console import Console
 from rich.text import Text
 
 from hsmsigner.cli.appliance_process import ApplianceProcess
 from hsmsigner.cli.output import ExitCode
+from hsmsigner.client.request_id import fresh_request_id
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.provision import initialise_state
 
@@ -43,7 +43,7 @@ class Demo:
         self._step = 0
         self._signature = state.parent / "payment.sig"
         self._public_key = state.parent / "settlement-eu.pem"
-        self._request_id = str(uuid4())
+        self._request_id = fresh_request_id()
 
     def run(self) -> None:
         """Tell the whole story."""
@@ -112,7 +112,7 @@ class Demo:
     def _rotate(self) -> None:
         self._succeeds("operator", "rotate", _KEY, "--overlap", "1h", "--reason", "demo")
         signature, public_key = self._state.parent / "next.sig", self._state.parent / "next.pem"
-        answer = self._succeeds("engine", *self._sign_command(str(uuid4()), signature))
+        answer = self._succeeds("engine", *self._sign_command(fresh_request_id(), signature))
         _check(answer["name"] == f"{_KEY}/versions/2", f"signed by {answer['name']}")
         self._succeeds("engine", "keys", "public-key", answer["name"], "--out", str(public_key))
         self._check_with_openssl(public_key, signature)
@@ -141,8 +141,8 @@ class Demo:
     def _run_into_the_quota(self) -> None:
         limit = 5
         for _ in range(limit - 2):
-            self._succeeds("engine", *self._sign_command(str(uuid4()), self._state.parent / "more.sig"))
-        error = self._is_refused("engine", "QUOTA_EXCEEDED", *self._sign_command(str(uuid4())))
+            self._succeeds("engine", *self._sign_command(fresh_request_id(), self._state.parent / "more.sig"))
+        error = self._is_refused("engine", "QUOTA_EXCEEDED", *self._sign_command(fresh_request_id()))
         metadata = error["metadata"]
         _check(metadata["rule"] == "quotas/burst" and metadata["limit"] == str(limit), f"not the quota meant: {error}")
         _check(error["retry_after_s"] is not None and error["retry_after_s"] > 0, f"no retry time: {error}")
@@ -153,7 +153,7 @@ class Demo:
         )
 
     def _refuse_a_stranger(self) -> None:
-        command = self._sign_command(str(uuid4()))
+        command = self._sign_command(fresh_request_id())
         self._is_refused("stranger", "KEY_NOT_FOUND_OR_FORBIDDEN", *command)
         # The answer must not tell whether the key is there.
         absent = ["keys/settlement-none" if word == _KEY else word for word in command]

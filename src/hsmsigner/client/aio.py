@@ -20,7 +20,7 @@ from hsmsigner.client.values import (
     PreparedRequest,
     Signature,
     SignItem,
-    check_batch_size,
+    batch_call,
     prepare,
     read_response,
     read_result,
@@ -109,11 +109,7 @@ class AsyncSignerClient(AsyncKeyCalls, AsyncCertificateCalls, AsyncAuditCalls):
         Items are not retried by themselves.
         """
         requests = [prepare(item) for item in items]
-        # Frames hold their request under the field number that BatchSignRequest has for its own.
-        call = signing_pb2.BatchSignRequest.FromString(b"".join([request.frame for request in requests]))
-        call.all_or_nothing = all_or_nothing
-        if len(items) > 1:
-            check_batch_size(call.ByteSize())
+        call = batch_call(requests, all_or_nothing=all_or_nothing)
         response = await change_until_answered(self._connection.signing.BatchSign, call, timeout_s)
         if len(response.results) != len(requests):
             raise ChecksumMismatch(

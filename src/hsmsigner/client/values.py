@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,7 +79,7 @@ class PreparedRequest(Struct, frozen=True, gc=False):
     """A request as it is sent, however often: `frame` is a StreamSignRequest that holds it alone.
 
     Serialized protobuf messages may be concatenated, which appends their repeated fields; so frames of many requests
-    are made by joining, and sending again costs nothing.
+    are made by joining, and sending again costs nothing. BatchSignRequest has its requests under the same number.
     """
 
     name: str
@@ -92,7 +92,7 @@ class PreparedRequest(Struct, frozen=True, gc=False):
         return len(self.frame) > REQUEST_BYTES
 
     def message(self) -> signing_pb2.SignRequest:
-        """The request itself, for the calls that are not a stream."""
+        """The request itself, for a call of its own."""
         return signing_pb2.StreamSignRequest.FromString(self.frame).requests[0]
 
 
@@ -130,16 +130,21 @@ def prepare(item: SignItem) -> PreparedRequest:
         raise _invalid("request", f"cannot be written: {error}") from error
 
 
-def check_batch_size(size: int) -> None:
-    """See that every server can read a batch of this many bytes.
+def batch_call(requests: Sequence[PreparedRequest], *, all_or_nothing: bool) -> signing_pb2.BatchSignRequest:
+    """One call for all of them.
 
     Raises:
         InvalidRequest: MESSAGE_TOO_LARGE; nothing was sent.
     """
-    if size > REQUEST_BYTES:
+    call = signing_pb2.BatchSignRequest.FromString(b"".join([request.frame for request in requests]))
+    call.all_or_nothing = all_or_nothing
+    size = call.ByteSize()
+    # A single one cannot be sent in parts; whether it is too large, the server knows.
+    if len(requests) > 1 and size > REQUEST_BYTES:
         raise too_large(
             f"the batch has {size} bytes; a batch takes up to {REQUEST_BYTES}, send it in parts", size, REQUEST_BYTES
         )
+    return call
 
 
 def read_result(request: PreparedRequest, result: signing_pb2.SignResult) -> Signature | SigningClientError:

@@ -18,8 +18,8 @@ from hsmsigner.domain.instant import format_instant
 from hsmsigner.domain.signing import SigningRequest
 
 _encode = Encoder().encode
-# What a field may be. The encoder knows more: it would write NaN as null, and bytes in some form of its own.
-_WRITTEN = frozenset({str, int, float, bool, list, dict, NoneType})
+_SCALARS = frozenset({str, int, bool, NoneType})
+_TEXT = frozenset({str})
 
 FIRST_PREVIOUS_HASH = bytes(32)
 DENIED = "sign.denied"
@@ -36,10 +36,9 @@ def encode_record(entry: Entry, sequence: int, time: str, previous_hash: bytes) 
     """The exact bytes that are stored and hashed. `time` is RFC 3339 with six decimals.
 
     Raises:
-        TypeError: a field is no text, finite number, truth value, list or object.
+        TypeError: a field is, or holds, something else than texts, finite numbers, truth values, lists and objects.
     """
-    types = set(map(type, entry.fields.values()))
-    if not types <= _WRITTEN or (float in types and not all(map(_is_a_number, entry.fields.values()))):
+    if not _is_written_one_way(entry.fields):
         raise TypeError(f"a field of {entry.type} is of a type that records do not have")
     head = {"sequence": sequence, "time": time, "type": entry.type, "previous_hash": previous_hash.hex()}
     return _encode(head | entry.fields)
@@ -91,8 +90,13 @@ def outcome(kind: str, principal: str, request_id: str, key: str, authorized_seq
     return Entry(f"sign.{kind}", fields | more)
 
 
-def _is_a_number(value: object) -> bool:
-    return not isinstance(value, float) or isfinite(value)
+def _is_written_one_way(value: object) -> bool:
+    """Whether every JSON writer says the same: ours would write NaN as null, and bytes in some form of its own."""
+    if isinstance(value, dict):
+        return _TEXT.issuperset(map(type, value)) and _is_written_one_way(list(value.values()))
+    if isinstance(value, list):
+        return _SCALARS.issuperset(map(type, value)) or all(map(_is_written_one_way, value))
+    return type(value) in _SCALARS or (isinstance(value, float) and isfinite(value))
 
 
 def _request_fields(request: SigningRequest) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Committer:
         self._stop_time = Instant(0)
 
     def submit(self, group: Group) -> None:
-        """Queue a group; each job's future gets its answer.
+        """Queue a group; each job's `on_answer` gets its answer.
 
         Raises:
             SignerError: QUEUE_FULL, AUDIT_UNAVAILABLE or SHUTTING_DOWN, or what a gate says; before any work.
@@ -160,7 +160,7 @@ class Committer:
             retention_s=self._retention_s,
             in_flight=self._in_flight,
             ledger=self._denials.ledger,
-            unhealthy=self._resting.refusals(_now_s()),
+            resting=self._resting.refusals(_now_s()),
             token_fault=None if self._token.connected else _no_token(),
         )
         rows = transaction.requests.find({job.key for group in groups for job in group.jobs})

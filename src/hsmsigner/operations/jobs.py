@@ -70,7 +70,6 @@ class Flight(Struct, eq=False):
     plan: SignaturePlan
     # Debits made by this authorization; none when it resumed an older one, whose debit is not ours to return.
     debits: tuple[Debit, ...]
-    authorized_sequence: int
     is_resumed: bool
     waiters: list[Job]
 

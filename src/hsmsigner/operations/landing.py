@@ -84,7 +84,7 @@ def _record(turn: Turn, flight: Flight, kind: str, **more: object) -> None:
             request.principal.text,
             request.request_id,
             flight.stored.version,
-            flight.authorized_sequence,
+            flight.stored.sequence,
             **more,
         )
     )

@@ -1,7 +1,8 @@
 """Signing, as its callers see it: hand requests in, wait for answers.
 
-The path of one request: here it becomes a job; `committer` queues it and turns; `turn` decides it; the store makes
-decision, debit and record durable; the token signs and verifies; `landing` records the outcome; the answer comes back.
+The path of one request: here it becomes a job; `committer` queues it and turns (`Committer._turn` is the diagram, step
+by step); `turn` decides it; the store makes decision, debit and record durable; the token signs and verifies; `landing`
+records the outcome; the answer comes back.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Signing:
             if not answered.done():
                 answered.set_result(answer)
 
-        self.queue([asked], [keep], deadline_s, is_abandoned=answered.cancelled)
+        self.submit([asked], [keep], deadline_s, is_abandoned=answered.cancelled)
         answer = await answered
         if isinstance(answer, SignerError):
             raise answer
@@ -70,11 +71,11 @@ class Signing:
                 finished.set_result(None)
 
         callbacks = [partial(keep, index) for index in range(len(batch))]
-        self.queue(batch, callbacks, deadline_s, all_or_nothing=all_or_nothing, is_abandoned=finished.cancelled)
+        self.submit(batch, callbacks, deadline_s, all_or_nothing=all_or_nothing, is_abandoned=finished.cancelled)
         await finished
         return [answers[index] for index in range(len(batch))]
 
-    def queue(
+    def submit(
         self,
         batch: Sequence[Asked],
         callbacks: Sequence[Callable[[Answer], None]],

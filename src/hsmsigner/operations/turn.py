@@ -36,8 +36,9 @@ class TurnFacts:
     retention_s: int
     in_flight: Mapping[RequestKey, Flight]
     ledger: DenialLedger
-    # Versions that must not sign now, with the reason; None when the token can be asked at all.
-    unhealthy: Mapping[VersionName, SignerError]
+    # Versions whose key the token refused lately; they rest, with the reason.
+    resting: Mapping[VersionName, SignerError]
+    # Why the token cannot be asked at all; None when it can.
     token_fault: SignerError | None
 
 
@@ -133,7 +134,7 @@ class Turn:
             entry = None if job.validate_only else record.denied(request, decision, governance.policy.revision)
             return Refusal(decision.error(), entry)
         plan = plan_signature(decision.version, request.kind, request.body, request.output_format)
-        fault = self.facts.token_fault or self.facts.unhealthy.get(decision.version.name)
+        fault = self.facts.token_fault or self.facts.resting.get(decision.version.name)
         if fault is not None:
             return Refusal(fault)
         if not job.validate_only:
@@ -188,7 +189,6 @@ class Turn:
             version=allow.version,
             plan=admission.plan,
             debits=allow.debits,
-            authorized_sequence=self.next_sequence,
             is_resumed=resumed is not None,
             waiters=[job],
         )

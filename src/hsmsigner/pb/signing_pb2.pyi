@@ -92,7 +92,8 @@ class SignRequest(_message.Message):
     """`keys/{key}` (its primary signs) or `keys/{key}/versions/{n}`."""
     request_id: _builtins.str
     """A UUID in the 36-character form, made by the client; the idempotency key, kept per principal for the
-    configured time (24 h unless changed). The same id with another body is ALREADY_EXISTS.
+    configured time (24 h unless changed). The same id with another body is ALREADY_EXISTS. Any version is taken;
+    version 7 (RFC 9562 section 5.7), which begins with the time, costs the appliance least to store.
     """
     message: _builtins.bytes
     """The exact bytes to sign; 1 byte to the configured limit (1 MiB unless changed)."""
@@ -208,7 +209,9 @@ class BatchSignRequest(_message.Message):
     """Sign nothing unless every item is allowed; refused items then keep their reason, the others get BATCH_ABORTED."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignRequest]:
-        """1 to 1024 items with different `request_id`s, together at most 8 MiB."""
+        """1 to 1024 items with different `request_id`s, together at most 8 MiB. The number is that of
+        StreamSignRequest.requests: clients may write an item once and send it either way.
+        """
 
     def __init__(
         self,
@@ -289,7 +292,7 @@ class StreamSignRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignRequest]:
-        """1 to 1024."""
+        """1 to 1024. See BatchSignRequest.requests for the number."""
 
     def __init__(
         self,

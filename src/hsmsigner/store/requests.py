@@ -25,17 +25,18 @@ _COLUMNS = (
     table.c.completed_sequence,
     table.c.signature,
 )
-_MUTABLE = ("state", "version", "policy_revision", "authorize_time", "completed_sequence", "signature")
+_RESULT = ("state", "completed_sequence", "signature")
+_FIXED = ("request_key", "sequence", "fingerprint", "version", "policy_revision", "authorize_time", "expire_time")
 _FIND = PreparedLookup(select(*_COLUMNS), table.c.request_key)
 _FIND_AUTHORIZED = (
     select(*_COLUMNS).where(table.c.state == "AUTHORIZED").order_by(table.c.sequence).limit(bindparam("most"))
 )
-_INSERT = Prepared(insert(table), ("request_key", "sequence", "fingerprint", "expire_time", *_MUTABLE))
+_INSERT = Prepared(insert(table), (*_FIXED, *_RESULT))
 _UPDATE = Prepared(
     update(table)
     .where(table.c.sequence == bindparam("row"))
-    .values({name: bindparam(f"new_{name}") for name in _MUTABLE}),
-    (*(f"new_{name}" for name in _MUTABLE), "row"),
+    .values({name: bindparam(f"new_{name}") for name in _RESULT}),
+    (*(f"new_{name}" for name in _RESULT), "row"),
 )
 _OLDEST = select(table.c.sequence, table.c.state, table.c.expire_time).order_by(table.c.sequence)
 
@@ -59,12 +60,12 @@ class SqlRequestTable:
         if requests:
             _INSERT.run(
                 self._connection,
-                [(_text(row.key), row.sequence, row.fingerprint, row.expire_time, *_mutable(row)) for row in requests],
+                [(*_fixed(row), *_result(row)) for row in requests],
             )
 
     def update(self, requests: Sequence[StoredRequest]) -> None:
         if requests:
-            _UPDATE.run(self._connection, [(*_mutable(row), row.sequence) for row in requests])
+            _UPDATE.run(self._connection, [(*_result(row), row.sequence) for row in requests])
 
     def delete(self, sequences: Sequence[int]) -> None:
         if sequences:
@@ -95,13 +96,19 @@ def _stored(row: Iterable[Any]) -> StoredRequest:
     )
 
 
-def _mutable(row: StoredRequest) -> tuple[object, ...]:
-    """Values of the columns `_MUTABLE`, in its order."""
+def _fixed(row: StoredRequest) -> tuple[object, ...]:
+    """Values of the columns `_FIXED`, in its order."""
     return (
-        row.state.value,
+        _text(row.key),
+        row.sequence,
+        row.fingerprint,
         row.version,
         row.policy_revision,
         row.authorize_time,
-        row.completed_sequence,
-        row.signature,
+        row.expire_time,
     )
+
+
+def _result(row: StoredRequest) -> tuple[object, ...]:
+    """Values of the columns `_RESULT`, in its order."""
+    return row.state.value, row.completed_sequence, row.signature

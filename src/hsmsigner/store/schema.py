@@ -174,7 +174,7 @@ quota_usage = Table(
 sign_requests = Table(
     "sign_requests",
     metadata,
-    # Sequence of the first `sign.authorized`: rows are in order of time, so the oldest are found without an index.
+    # Sequence of the newest `sign.authorized`: rows are in order of time, so the oldest are found without an index.
     Column("sequence", _Sequence, primary_key=True, autoincrement=False),
     # request_id and principal in one column: one index probe per request in `IN (...)`.
     Column("request_key", String(560), nullable=False, unique=True),

@@ -83,7 +83,7 @@ class RequestTable(Protocol):
         ...
 
     def update(self, requests: Sequence[StoredRequest]) -> None:
-        """Write state, version and result of rows that are there."""
+        """Write state and result of rows that are there; nothing else of a row ever changes."""
         ...
 
     def delete(self, sequences: Sequence[int]) -> None:
