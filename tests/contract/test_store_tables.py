@@ -45,19 +45,23 @@ def test_a_request_id_is_one_row_per_principal(database: Path) -> None:
     run(database, scenario)
 
 
-def test_an_update_writes_the_result_and_leaves_identity_and_expiry(database: Path) -> None:
+def test_an_update_writes_the_result_and_leaves_what_was_authorized(database: Path) -> None:
     async def scenario(store: Store) -> None:
         result: dict[str, object] = {
             "state": RequestState.COMPLETED,
-            "version": "keys/a/versions/2",
-            "policy_revision": 9,
-            "authorize_time": Instant(NOW + 5),
             "completed_sequence": 6,
             "signature": b"\x00signature",
         }
+        other: dict[str, object] = {
+            "fingerprint": b"other",
+            "version": "keys/a/versions/2",
+            "policy_revision": 9,
+            "authorize_time": Instant(NOW + 5),
+            "expire_time": Instant(0),
+        }
         async with store.transaction() as transaction:
             transaction.requests.insert([stored(1), stored(2)])
-            transaction.requests.update([stored(1, fingerprint=b"other", expire_time=Instant(0), **result)])
+            transaction.requests.update([stored(1, **result, **other)])
             transaction.requests.update([])
         async with store.transaction() as transaction:
             found = transaction.requests.find([stored(1).key, stored(2).key])
