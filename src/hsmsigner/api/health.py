@@ -78,6 +78,9 @@ class Health:
         await self.servicer.enter_graceful_shutdown()
 
     async def _token_answers(self) -> bool:
+        # At every start the worker comes a moment later than the first look; that is no failure to be logged.
+        if not self._token.connected:
+            return False
         try:
             await self._token.status()
         except SignerError:
