@@ -1,4 +1,4 @@
-"""The life of keys under attack, once more: what was called off, suspended, or seen only now and then."""
+"""The life of keys under attack: what was called off, suspended, or seen only now and then."""
 
 from __future__ import annotations
 
