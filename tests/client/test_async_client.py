@@ -216,6 +216,36 @@ def test_twin_calls_with_one_id_and_two_bodies_are_refused_at_once(server: FakeS
     assert list(server.seen.values()) == [1]
 
 
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_answer_to_a_call_that_was_given_up_is_not_taken_for_that_of_another_body(
+    server: FakeServer,
+    is_cancelled: bool,  # noqa: FBT001
+) -> None:
+    server.hold = 2
+
+    async def use(client: AsyncSignerClient) -> None:
+        request_id = str(uuid.uuid4())
+        await client.health()
+        timeout_s = 30.0 if is_cancelled else REACHED_S
+        given_up = asyncio.create_task(client.sign(KEY, b"given up", request_id=request_id, timeout_s=timeout_s))
+        await asyncio.to_thread(server.was_asked.wait)
+        if is_cancelled:
+            given_up.cancel()
+        await asyncio.wait([given_up])
+        with pytest.raises(Unavailable) as early:
+            await client.sign(KEY, b"another", request_id=request_id)
+        assert early.value.reason == "REQUEST_IN_PROGRESS"
+
+        again, second = await asyncio.gather(
+            client.sign(KEY, b"given up", request_id=request_id), client.sign(KEY, b"lets both go")
+        )
+        assert (again.signature, second.signature) == (b"signed:given up", b"signed:lets both go")
+        server.hold = 1
+        assert (await client.sign(KEY, b"another", request_id=request_id)).signature == b"signed:another"
+
+    with_client(server, use)
+
+
 def test_cancelled_call_leaves_its_twin_and_the_others_alone(server: FakeServer) -> None:
     async def use(client: AsyncSignerClient) -> Signature:
         request_id = str(uuid.uuid4())

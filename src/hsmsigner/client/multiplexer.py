@@ -91,11 +91,12 @@ class Multiplexer:
             self._enqueue(entry)
         elif known.request.frame == request.frame:
             known.waiters.append((waiter, deadline))
+        elif known.is_wanted:
+            message = f"{request.request_id} is under way with another body"
+            give(waiter, InvalidRequest("REQUEST_ID_REUSED", message))
         else:
-            give(
-                waiter,
-                InvalidRequest("REQUEST_ID_REUSED", f"{request.request_id} is under way with another body"),
-            )
+            message = f"{request.request_id} was given up with another body, and its answer may still come; retry"
+            give(waiter, Unavailable("REQUEST_IN_PROGRESS", message))
         if self._task is None:
             self._task = self._loop.create_task(self._keep_streaming())
 
@@ -199,7 +200,7 @@ class Multiplexer:
         for result in frame.results:
             entry = self._pending.get(result.request_id)
             if entry is None or entry.place is not Place.STREAM:
-                continue  # its caller gave up before the answer came, or came back under the same id
+                continue  # answered before, by this stream or by one that broke
             answer = read_result(entry.request, result)
             if isinstance(answer, SigningClientError) and self._comes_again(entry, answer):
                 continue
@@ -210,7 +211,7 @@ class Multiplexer:
 
     def _comes_again(self, entry: Pending, error: SigningClientError) -> bool:
         """Put an item that was told "not now" back for later, if its callers have the time."""
-        if not error.is_worth_repeating:
+        if not (entry.is_wanted and error.is_worth_repeating):
             return False
         pause_s = self._limits.pause_s(entry.refusals, error.retry_after_s or 0.0)
         if time.monotonic() + pause_s >= entry.last_deadline:
@@ -269,11 +270,14 @@ class Multiplexer:
         now = time.monotonic()
         for entry in list(self._pending.values()):
             entry.expire(now, self._last_break)
-            if not entry.is_wanted:
+            # On the stream it stays until its answer came, which would else be taken for that of a later request with
+            # the same id.
+            if not entry.is_wanted and entry.place is not Place.STREAM:
                 self._remove(entry)
         self._sweep_at = float("inf")
         self._sweep = None
-        if self._pending:
-            self._sweep_by(min(deadline for entry in self._pending.values() for _, deadline in entry.waiters))
+        deadlines = [deadline for entry in self._pending.values() for _, deadline in entry.waiters]
+        if deadlines:
+            self._sweep_by(min(deadlines))
         if self._queue:
             self._work.set()
