@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.errors import Reason, SignerError
-from hsmsigner.operations.committer import CommitterLimits
-from hsmsigner.operations.jobs import Signed
 from hsmsigner.operations.ports import SignOutcome, SignStatus
 from hsmsigner.store.transaction import SqlTransaction
 from hsmsigner.store.unit_of_work import SqlStore
 from tests.builder import (
-    OTHER_ENGINE,
     STRANGER,
     Signer,
     asked,
@@ -295,165 +293,53 @@ def test_a_caller_that_goes_away_while_it_waits_takes_its_request_back(tmp_path:
     run(scenario())
 
 
-def test_a_refusal_in_the_same_turn_does_not_abort_somebody_elses_batch(tmp_path: Path) -> None:
+def test_a_version_suspended_while_the_token_signs_releases_nothing_until_it_is_resumed(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-
-            stranger, batch = await asyncio.gather(
-                signer.signing.sign_batch([asked(principal=STRANGER)], None, all_or_nothing=False),
-                signer.signing.sign_batch([asked() for _ in range(3)], None, all_or_nothing=True),
-            )
-
-            assert isinstance(stranger[0], SignerError)
-            assert all(isinstance(answer, Signed) for answer in batch)
-
-    run(scenario())
-
-
-def test_concurrent_twins_wait_for_one_signature(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
+        gate = asyncio.Event()
+        gate.set()
+        async with make_signer(tmp_path, token=FakeToken(gate=gate)) as signer:
             await signer.create_key()
             request_id = fresh_id()
+            gate.clear()
+            waiting = asyncio.create_task(refusal(signer, request_id=request_id))
+            await until(lambda: "sign.authorized" in record_types(signer.database))
+            await signer.change(Verb.SUSPEND, 1)
+            gate.set()
 
-            answers = await asyncio.gather(*(signer.sign(request_id=request_id) for _ in range(20)))
+            assert (await waiting).reason is Reason.KEY_NOT_ACTIVE
+            assert record_types(signer.database)[-3:] == ["sign.authorized", "key.suspended", "sign.interrupted"]
+            assert (await refusal(signer, request_id=request_id)).reason is Reason.KEY_NOT_ACTIVE
 
-            assert len({answer.signature for answer in answers}) == 1
-            assert len(signer.token.signed) == 1
+            await signer.change(Verb.RESUME, 1)
+            assert (await signer.sign(request_id=request_id)).signature
             assert usage_total(signer.database, "burst") == 1
 
     run(scenario())
 
 
-def test_the_same_request_id_with_another_body_is_refused(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-            request_id = fresh_id()
-            await signer.sign(b"pay 1", request_id=request_id)
-
-            error = await refusal(signer, message=b"pay 2", request_id=request_id)
-
-            assert error.reason is Reason.REQUEST_ID_REUSED
-            assert len(signer.token.signed) == 1
-
-    run(scenario())
-
-
-def test_the_same_request_id_of_another_principal_is_another_request(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-            request_id = fresh_id()
-            mine = await signer.sign(request_id=request_id)
-
-            theirs = await signer.sign(request_id=request_id, principal=OTHER_ENGINE)
-
-            assert mine.signature != theirs.signature
-
-    run(scenario())
-
-
-def test_a_full_quota_refuses_with_rule_observed_limit_and_retry(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-            answers = await asyncio.gather(*(signer.sign() for _ in range(8)), return_exceptions=True)
-
-            refused = [answer for answer in answers if isinstance(answer, SignerError)]
-
-            assert len(refused) == 3
-            assert all(isinstance(answer, Signed | SignerError) for answer in answers)
-            assert refused[0].metadata == {"rule": "quotas/burst", "observed": "5", "limit": "5"}
-            assert refused[0].retry_after_s is not None
-            signer.clock.advance(refused[0].retry_after_s)
-            assert (await signer.sign()).signature
-
-    run(scenario())
-
-
-def test_an_all_or_nothing_batch_that_does_not_fit_signs_and_counts_nothing(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-
-            answers = await signer.signing.sign_batch([asked() for _ in range(6)], None, all_or_nothing=True)
-
-            reasons = [answer.reason for answer in answers if isinstance(answer, SignerError)]
-            assert reasons == [Reason.BATCH_ABORTED] * 5 + [Reason.QUOTA_EXCEEDED]
-            assert usage_total(signer.database, "burst") == 0
-            assert signer.token.signed == []
-            fitting = await signer.signing.sign_batch([asked() for _ in range(5)], None, all_or_nothing=True)
-            assert all(isinstance(answer, Signed) for answer in fitting)
-
-    run(scenario())
-
-
-def test_validate_only_decides_and_leaves_no_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gives_up", ["by its deadline", "by going away"])
+def test_a_caller_that_gives_up_while_the_store_is_busy_takes_its_request_back(tmp_path: Path, gives_up: str) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path) as signer:
             await signer.create_key()
             before = record_types(signer.database)
+            loop = asyncio.get_running_loop()
+            deadline_s = loop.time() + 0.05 if gives_up == "by its deadline" else None
+            async with signer.store.transaction():
+                caller = asyncio.create_task(signer.signing.sign(asked(), deadline_s))
+                await until(lambda: len(signer.committer._queue) == 0)
+                if deadline_s is None:
+                    caller.cancel()
+                else:
+                    await until(lambda: loop.time() > deadline_s)
+            (outcome,) = await asyncio.gather(caller, return_exceptions=True)
+            await signer.sign(validate_only=True)
 
-            allowed = await signer.sign(validate_only=True)
-            error = await refusal(signer, validate_only=True, principal=STRANGER)
-
-            assert allowed.signature == b""
-            assert error.reason is Reason.KEY_NOT_FOUND_OR_FORBIDDEN
+            if deadline_s is not None:
+                assert isinstance(outcome, SignerError)
+                assert outcome.reason is Reason.DEADLINE_PASSED
             assert record_types(signer.database) == before
             assert usage_total(signer.database, "burst") == 0
-
-    run(scenario())
-
-
-def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(
-            tmp_path, limits=CommitterLimits(queue=2, queue_bytes=2**20, retention_s=86_400)
-        ) as signer:
-            await signer.create_key()
-
-            tasks = [asyncio.create_task(signer.sign()) for _ in range(3)]
-            first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
-
-            assert isinstance(third, SignerError)
-            assert third.reason is Reason.QUEUE_FULL
-            assert third.retry_after_s is not None
-            assert isinstance(first, Signed)
-            assert isinstance(second, Signed)
-
-    run(scenario())
-
-
-def test_a_result_is_forgotten_after_its_time_and_the_id_is_fresh_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-            request_id = fresh_id()
-            first = await signer.sign(request_id=request_id)
-            signer.clock.advance(2 * 86_400)
-            await signer.die()
-            await signer.start()
-            await signer.sign()
-
-            again = await signer.sign(request_id=request_id)
-
-            assert again.signature != first.signature
-
-    run(scenario())
-
-
-def test_time_never_runs_backwards_in_the_log_and_a_clock_set_back_frees_no_quota(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-            for _ in range(5):
-                await signer.sign()
-
-            signer.clock.advance(-3600)
-
-            assert (await refusal(signer)).reason is Reason.QUOTA_EXCEEDED
 
     run(scenario())
 
@@ -473,22 +359,5 @@ def test_stopping_answers_what_was_taken_in(tmp_path: Path) -> None:
             assert late.reason is Reason.SHUTTING_DOWN
             for answer in waiting:
                 assert (await answer).signature
-
-    run(scenario())
-
-
-def test_the_request_of_a_refunded_debit_is_a_new_request(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with make_signer(tmp_path) as signer:
-            await signer.create_key()
-            request_id = fresh_id()
-            signer.token.answer = lambda _task: SignOutcome(SignStatus.NOT_CALLED)
-            await refusal(signer, request_id=request_id)
-            signer.token.answer = lambda _task: None
-
-            answer = await signer.sign(b"another body", request_id=request_id)
-
-            assert answer.signature
-            assert usage_total(signer.database, "burst") == 1
 
     run(scenario())

@@ -287,6 +287,29 @@ def test_a_quota_per_version_begins_anew_with_each_version(tmp_path: Path) -> No
     run(scenario())
 
 
+def test_a_request_that_a_new_version_resumes_counts_for_what_that_version_may_sign(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        policy = POLICY.replace("per: 10s, by: [principal]", "per: 10s, per_version: true")
+        async with make_signer(tmp_path, policy=policy) as signer:
+            await signer.create_key()
+            signer.token.answer = lambda _task: SignOutcome(SignStatus.UNKNOWN)
+            interrupted = [fresh_id() for _ in range(3)]
+            for request_id in interrupted:
+                assert await refused(signer.sign(request_id=request_id)) is Reason.SIGNATURE_INTERRUPTED
+            signer.token.answer = lambda _task: None
+            await signer.rotate(overlap_us=HOUR)
+            for _ in range(3):
+                await signer.sign()
+
+            for request_id in interrupted[:2]:
+                await signer.sign(request_id=request_id)
+            assert await refused(signer.sign(request_id=interrupted[2])) is Reason.QUOTA_EXCEEDED
+            assert usage_total(signer.database, "burst") == 3 + 5
+            assert usage_total(signer.database, "day") == 6
+
+    run(scenario())
+
+
 def test_a_key_that_cannot_vouch_for_its_successor_does_not_stop_an_emergency(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with make_signer(tmp_path) as signer:

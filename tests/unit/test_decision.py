@@ -44,10 +44,10 @@ def decided(
     in_force: Policy | None = None,
     found: Key | None = None,
     usage: Mapping[CounterId, Usage] | None = None,
-    is_debited: bool = False,
+    debited_version: str = "",
 ) -> Allow | Deny:
     facts = Facts(in_force or policy(), found or key(), usage or {})
-    return decide(facts, asked or request(), NOW, is_debited=is_debited)
+    return decide(facts, asked or request(), NOW, debited_version=debited_version)
 
 
 def refused(
@@ -56,9 +56,9 @@ def refused(
     in_force: Policy | None = None,
     found: Key | None = None,
     usage: Mapping[CounterId, Usage] | None = None,
-    is_debited: bool = False,
+    debited_version: str = "",
 ) -> Deny:
-    outcome = decided(asked, in_force=in_force, found=found, usage=usage, is_debited=is_debited)
+    outcome = decided(asked, in_force=in_force, found=found, usage=usage, debited_version=debited_version)
     assert isinstance(outcome, Deny)
     return outcome
 
@@ -73,7 +73,7 @@ def test_a_granted_request_is_allowed_with_the_primary() -> None:
 
 
 def test_a_named_version_signs_itself() -> None:
-    asked = request(name="keys/settlement-eu/versions/1")
+    asked = request(name=str(version().name))
     assert decided(asked, found=key(version(1), version(2), primary=2)) == Allow(version(1), ())
 
 
@@ -202,7 +202,7 @@ def test_naming_a_version_spends_the_same_quota_as_naming_the_key() -> None:
     first = decided(in_force=in_force)
     assert isinstance(first, Allow)
     usage = {debit.counter: debit.usage for debit in first.debits}
-    assert refused(request(name="keys/settlement-eu/versions/1"), in_force=in_force, usage=usage).rule == "quotas/q"
+    assert refused(request(name=str(version().name)), in_force=in_force, usage=usage).rule == "quotas/q"
 
 
 def test_a_debit_holds_what_was_observed_and_one_more() -> None:
@@ -217,7 +217,9 @@ def test_a_debit_holds_what_was_observed_and_one_more() -> None:
 
 
 def test_a_request_already_debited_passes_a_full_quota_without_a_debit() -> None:
-    assert decided(in_force=policy(key_rule(quota(0, SECOND))), is_debited=True) == Allow(version(), ())
+    assert decided(in_force=policy(key_rule(quota(0, SECOND))), debited_version=str(version().name)) == Allow(
+        version(), ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,4 +235,4 @@ def test_a_request_already_debited_passes_a_full_quota_without_a_debit() -> None
 def test_a_request_already_debited_is_decided_afresh_in_all_else(
     asked: SigningRequest, in_force: Policy, found: Key, reason: Reason
 ) -> None:
-    assert refused(asked, in_force=in_force, found=found, is_debited=True).reason is reason
+    assert refused(asked, in_force=in_force, found=found, debited_version=str(version().name)).reason is reason

@@ -58,6 +58,8 @@ def sign(number: int, at: float, **more: Any) -> Fields:
 FREE = [published(at=0, quotas=()), pair(at=0)]
 V2_MADE = pair(V2, "key.version_created", at=5)
 RETURNED = {"debit_returned": True}
+EACH = quota("each", 5, 10) | {"per_version": True}
+EACH_DEBIT = {"quota": "each", "counter": f"{V1}|each|10000000|*", "observed": 1, "limit": 5}
 DENIED = {"type": "sign.denied", "policy_revision": 7, "reason": "x"}
 
 
@@ -97,7 +99,30 @@ FAULTY = [
         2,
     ),
     Row("counter set back", [*BEGIN, *signing(2), authorized(9, at=21, observed=(1, 1))], "debit", 6),
-    Row("debit of a resumed one", [*BEGIN, *signing(1), authorized(0, at=11, resumed=True)], "debit", 4),
+    Row(
+        "debit of a resumed one",
+        [*BEGIN, authorized(0, at=1), ended(0, 2, at=1, kind="interrupted"), authorized(0, at=11, resumed=True)],
+        "debit",
+        4,
+    ),
+    Row(
+        "resumed by another version without the debit that each has of its own",
+        [
+            *[published(at=0, quotas=[EACH]), pair(at=0)],
+            authorized(0, at=1, quotas=(), debits=[EACH_DEBIT]),
+            ended(0, 2, at=1, kind="interrupted"),
+            *[V2_MADE, activated(6, 60)],
+            no_debits(0, at=7, resumed=True, key=V2),
+        ],
+        "debit",
+        6,
+    ),
+    Row(
+        "released though suspended",
+        [*FREE, no_debits(0, at=1), change("suspended", 1), ended(0, 2, at=3)],
+        "key_state",
+        4,
+    ),
     Row("authorized twice at once", [*FREE, no_debits(0, at=1), no_debits(0, at=2)], "authorization", 3),
     Row(
         "resumed though completed",

@@ -38,16 +38,18 @@ class SignStream:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        # Nobody reads the answers any more.
+        self._is_over = False
 
     async def serve(
-        self, requests: AsyncIterator[signing_pb2.StreamSignRequest]
+        self, requests: AsyncIterator[signing_pb2.StreamSignRequest], deadline_s: float | None
     ) -> AsyncIterator[signing_pb2.StreamSignResponse]:
         """Answer frames until the client has half-closed (or the appliance stops) and all is answered.
 
         Raises:
             SignerError: the frame itself is wrong, or the certificate is no longer good; ends the stream.
         """
-        reading = asyncio.create_task(self._read(requests, current_caller()))
+        reading = asyncio.create_task(self._read(requests, current_caller(), deadline_s))
         stopping = asyncio.create_task(self._draining.wait())
         for task in (reading, stopping):
             task.add_done_callback(lambda _: self._changed.set())
@@ -60,19 +62,23 @@ class SignStream:
             if reading.done():
                 reading.result()
         finally:
-            # A client that goes away leaves its authorized requests to be signed and recorded; a retry finds them.
+            # A client that goes away takes back what is not decided yet; what is authorized is signed and recorded, and
+            # a retry finds it.
+            self._is_over = True
             reading.cancel()
             stopping.cancel()
 
-    async def _read(self, requests: AsyncIterator[signing_pb2.StreamSignRequest], caller: Caller) -> None:
+    async def _read(
+        self, requests: AsyncIterator[signing_pb2.StreamSignRequest], caller: Caller, deadline_s: float | None
+    ) -> None:
         async for frame in requests:
             self._authenticator.recheck(caller)
             if not 1 <= len(frame.requests) <= MAX_BATCH:
                 raise invalid_field("requests", f"must have 1-{MAX_BATCH} items, not {len(frame.requests)}")
-            self._start(frame, caller)
+            self._start(frame, caller, deadline_s)
             await self._room.wait()
 
-    def _start(self, frame: signing_pb2.StreamSignRequest, caller: Caller) -> None:
+    def _start(self, frame: signing_pb2.StreamSignRequest, caller: Caller, deadline_s: float | None) -> None:
         good: list[Asked] = []
         callbacks: list[Callable[[Answer], None]] = []
         for index, item in enumerate(frame.requests):
@@ -85,7 +91,7 @@ class SignStream:
             except SignerError as error:
                 self._answer(item.request_id, size, error)
         if good:
-            self._signing.submit(good, callbacks, None)
+            self._signing.submit(good, callbacks, deadline_s, is_abandoned=lambda: self._is_over)
         if self._unanswered >= MAX_UNANSWERED or self._unanswered_bytes >= MAX_UNANSWERED_BYTES:
             self._room.clear()
 

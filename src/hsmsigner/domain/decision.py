@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -59,11 +59,11 @@ class Facts(Struct, frozen=True, gc=False):
     usage: Mapping[CounterId, Usage]
 
 
-def decide(facts: Facts, request: SigningRequest, now: Instant, *, is_debited: bool = False) -> Allow | Deny:
+def decide(facts: Facts, request: SigningRequest, now: Instant, *, debited_version: str = "") -> Allow | Deny:
     """Decide one request. Whatever is not allowed is denied.
 
-    `is_debited` says that this request's debit is already durable (a retry of an interrupted signature): everything is
-    decided afresh but the quotas.
+    `debited_version` names the version for which this request's debits are durable already (a retry of an interrupted
+    signature): everything is decided afresh but the quotas, and of those only what another version has of its own.
     """
     if request.key == LOG_KEY:
         # Before anything that a policy could say.
@@ -77,9 +77,11 @@ def decide(facts: Facts, request: SigningRequest, now: Instant, *, is_debited: b
     refused = _unfit_key(version, now) or _unfit_input(entitlement, request)
     if refused is not None:
         return refused
-    if is_debited:
-        return Allow(version, ())
-    return _spend_all(facts, entitlement, request, version, now)
+    quotas = entitlement.quotas
+    if debited_version:
+        is_same = debited_version == str(version.name)
+        quotas = tuple(quota for quota in quotas if quota.per_version and not is_same)
+    return _spend_all(facts, quotas, request, version, now)
 
 
 def counters(policy: Policy, key: Key | None, request: SigningRequest) -> set[CounterId]:
@@ -125,10 +127,10 @@ def _unfit_input(entitlement: Entitlement, request: SigningRequest) -> Deny | No
 
 
 def _spend_all(
-    facts: Facts, entitlement: Entitlement, request: SigningRequest, version: KeyVersion, now: Instant
+    facts: Facts, quotas: Sequence[Quota], request: SigningRequest, version: KeyVersion, now: Instant
 ) -> Allow | Deny:
     debits, refusals = [], []
-    for quota in entitlement.quotas:
+    for quota in quotas:
         counter = quota.counter(version.name, request.principal.text)
         outcome = spend(quota, facts.usage.get(counter, NO_USAGE), now)
         if outcome.usage is None:

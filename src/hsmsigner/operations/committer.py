@@ -24,7 +24,7 @@ from hsmsigner.operations.governance import Governance, GovernanceCache
 from hsmsigner.operations.jobs import Flight, Group, Landing
 from hsmsigner.operations.landing import RETRY_SOON_S, record_outcome
 from hsmsigner.operations.ports import RequestKey, SignStatus, Store, Token, Transaction
-from hsmsigner.operations.queue import RequestQueue
+from hsmsigner.operations.queue import RequestQueue, still_wanted
 from hsmsigner.operations.recovery import interrupt_dangling, record_resumption
 from hsmsigner.operations.resting import RestingVersions
 from hsmsigner.operations.turn import Turn, TurnFacts
@@ -129,9 +129,11 @@ class Committer:
 
     async def _turn(self) -> None:
         landings = self._take_landings()
-        groups = self._queue.take(min(MAX_TURN, MAX_IN_FLIGHT - len(self._in_flight)), _now_s())
+        groups = self._queue.take(min(MAX_TURN, MAX_IN_FLIGHT - len(self._in_flight)))
         try:
             async with self._store.transaction() as transaction:
+                # Here and not before: the store may have been another's for seconds.
+                groups = still_wanted(groups, _now_s())
                 turn = self._gather_facts(transaction, groups, landings)
                 is_reported = self._denials.report_within(transaction, turn)
                 # Outcomes first: a debit that comes back has room for a request of the same turn, and a retry that

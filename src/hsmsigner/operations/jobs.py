@@ -68,7 +68,7 @@ class Flight(Struct, eq=False):
     stored: StoredRequest
     version: KeyVersion
     plan: SignaturePlan
-    # Debits made by this authorization; none when it resumed an older one, whose debit is not ours to return.
+    # Debits made by this authorization. One that resumed an older one returns none: the first try may have signed.
     debits: tuple[Debit, ...]
     is_resumed: bool
     waiters: list[Job]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from hsmsigner.domain import record
+from hsmsigner.domain.key import KeyState
 from hsmsigner.domain.quota import give_back
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.jobs import Answer, Flight, Landing, signed
@@ -12,6 +13,9 @@ from hsmsigner.operations.ports import RequestState, SignOutcome, SignStatus
 from hsmsigner.operations.turn import Turn
 
 RETRY_SOON_S = 0.5
+# What an operator who takes a version out of use means: nothing that it signs gets out from then on. One that was
+# rotated out may still finish what was authorized before.
+_TAKEN_OUT = frozenset({KeyState.SUSPENDED, KeyState.COMPROMISED, KeyState.DESTROY_SCHEDULED, KeyState.DESTROYED})
 
 
 def record_outcome(turn: Turn, landing: Landing) -> None:
@@ -34,6 +38,9 @@ def record_outcome(turn: Turn, landing: Landing) -> None:
 
 
 def _complete(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
+    version = turn.facts.governance.version(flight.version.name)
+    if version is None or version.state in _TAKEN_OUT:
+        return _withhold(turn, flight, "gone" if version is None else version.state.value)
     try:
         signature = flight.plan.encode(outcome.signature)
     except SignerError as error:
@@ -44,6 +51,13 @@ def _complete(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
         flight.stored, state=RequestState.COMPLETED, signature=outcome.signature, completed_sequence=sequence
     )
     return signed(flight.version, flight.plan, signature, stored, sequence)
+
+
+def _withhold(turn: Turn, flight: Flight, state: str) -> Answer:
+    _record(turn, flight, "interrupted", cause=f"withheld: the version became {state} while the token signed")
+    turn.put(flight.stored, state=RequestState.INTERRUPTED)
+    message = f"{flight.version.name} became {state} while the token signed; the signature was withheld"
+    return SignerError(Reason.KEY_NOT_ACTIVE, message, metadata={"state": state})
 
 
 def _return_debit(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:

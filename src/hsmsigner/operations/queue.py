@@ -38,21 +38,15 @@ class RequestQueue:
         self._jobs += count
         self._bytes += group.size_bytes
 
-    def take(self, room: int, now_s: float) -> list[Group]:
-        """Take the oldest groups, up to `room` jobs; a group larger than that is taken alone, since it cannot be cut.
-
-        A group whose caller has gone is dropped, and one whose deadline has passed is refused as a whole.
-        """
+    def take(self, room: int) -> list[Group]:
+        """Take the oldest groups, up to `room` jobs; one larger than that is taken alone, since it cannot be cut."""
         taken: list[Group] = []
-        count = 0
-        while self._groups and (not taken or count + len(self._groups[0].jobs) <= room):
+        while room > 0 and self._groups and (not taken or len(self._groups[0].jobs) <= room):
             group = self._groups.popleft()
-            count += len(group.jobs)
+            room -= len(group.jobs)
             self._jobs -= len(group.jobs)
             self._bytes -= group.size_bytes
-            if not group.is_abandoned():
-                _refuse_late(group, now_s)
-                taken.append(group)
+            taken.append(group)
         return taken
 
     def take_all(self) -> list[Group]:
@@ -63,9 +57,15 @@ class RequestQueue:
         return taken
 
 
-def _refuse_late(group: Group, now_s: float) -> None:
-    if any(job.deadline_s is not None and job.deadline_s <= now_s for job in group.jobs):
+def still_wanted(groups: list[Group], now_s: float) -> list[Group]:
+    """Leave out groups whose caller has gone, and refuse as a whole those whose deadline has passed."""
+    return [group for group in groups if not (group.is_abandoned() or _refuse_late(group, now_s))]
+
+
+def _refuse_late(group: Group, now_s: float) -> bool:
+    is_late = any(job.deadline_s is not None and job.deadline_s <= now_s for job in group.jobs)
+    if is_late:
         message = "the deadline passed while the request waited; nothing was counted or signed"
         for job in group.jobs:
             job.resolve(SignerError(Reason.DEADLINE_PASSED, message))
-        group.jobs = []
+    return is_late

@@ -109,8 +109,8 @@ class Turn:
             self._apply(job, _aborted() if is_refused and not isinstance(verdict, Refusal) else verdict)
 
     def _judge(self, job: Job, usage: dict[CounterId, Usage]) -> Verdict:
-        """Say what is to become of a job; changes nothing but `usage`."""
-        known = self.rows.get(job.key)
+        """Say what is to become of a job; changes nothing but `usage`, and drops a row whose time is over."""
+        known = self._kept(job.key)
         try:
             if known is None or job.validate_only:
                 return self._decide(job, None, usage)
@@ -126,10 +126,20 @@ class Turn:
         except SignerError as error:
             return Refusal(error)
 
+    def _kept(self, key: RequestKey) -> StoredRequest | None:
+        known = self.rows.get(key)
+        is_over = known is not None and known.expire_time <= self.facts.now
+        if known is not None and is_over and known.state in (RequestState.INTERRUPTED, RequestState.FAILED):
+            # Not swept yet. Signed under a debit of so long ago, it would count in no window of today.
+            self.forget(known)
+            return None
+        return known
+
     def _decide(self, job: Job, resumed: StoredRequest | None, usage: dict[CounterId, Usage]) -> Verdict:
         request, governance = job.request, self.facts.governance
         facts = Facts(governance.policy, governance.key(request.key), usage)
-        decision = decide(facts, request, self.facts.now, is_debited=resumed is not None)
+        debited_version = "" if resumed is None else resumed.version
+        decision = decide(facts, request, self.facts.now, debited_version=debited_version)
         if isinstance(decision, Deny):
             entry = None if job.validate_only else record.denied(request, decision, governance.policy.revision)
             return Refusal(decision.error(), entry)
@@ -178,7 +188,7 @@ class Turn:
             version=str(allow.version.name),
             policy_revision=self.facts.governance.policy.revision,
             authorize_time=now,
-            expire_time=Instant(now + lifetime_us) if resumed is None else resumed.expire_time,
+            expire_time=Instant(now + lifetime_us),
         )
         if job.validate_only:
             self.answers.append((job, signed(allow.version, admission.plan, b"", stored, 0)))

@@ -188,7 +188,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SuspendKeyVersion(self, request, context):
-        """ACTIVE -> SUSPENDED: signs nothing until resumed.
+        """ACTIVE -> SUSPENDED: signs nothing until resumed. What the token was signing just then is withheld: the caller gets
+        KEY_NOT_ACTIVE, and once the version is resumed a retry with the same `request_id` signs under the same debit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,7 +210,8 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MarkKeyVersionCompromised(self, request, context):
-        """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set.
+        """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set. What the token was signing just
+        then is withheld.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

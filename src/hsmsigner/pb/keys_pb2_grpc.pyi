@@ -52,13 +52,17 @@ class KeyServiceStub:
     PRE_ACTIVATION -> ACTIVE, and the version becomes the primary.
     """
     SuspendKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
-    """ACTIVE -> SUSPENDED: signs nothing until resumed."""
+    """ACTIVE -> SUSPENDED: signs nothing until resumed. What the token was signing just then is withheld: the caller gets
+    KEY_NOT_ACTIVE, and once the version is resumed a retry with the same `request_id` signs under the same debit.
+    """
     ResumeKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
     """SUSPENDED -> ACTIVE."""
     DeactivateKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
     """ACTIVE, SUSPENDED, PRE_ACTIVATION -> DEACTIVATED, for good; not the primary."""
     MarkKeyVersionCompromised: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
-    """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set."""
+    """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set. What the token was signing just
+    then is withheld.
+    """
     ScheduleDestroyKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ScheduleDestroyKeyVersionRequest, _resources_pb2.KeyVersion]
     """DEACTIVATED, COMPROMISED, PRE_ACTIVATION -> DESTROY_SCHEDULED; not the primary."""
     RestoreKeyVersion: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]
@@ -105,13 +109,17 @@ class KeyServiceAsyncStub(KeyServiceStub):
     PRE_ACTIVATION -> ACTIVE, and the version becomes the primary.
     """
     SuspendKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
-    """ACTIVE -> SUSPENDED: signs nothing until resumed."""
+    """ACTIVE -> SUSPENDED: signs nothing until resumed. What the token was signing just then is withheld: the caller gets
+    KEY_NOT_ACTIVE, and once the version is resumed a retry with the same `request_id` signs under the same debit.
+    """
     ResumeKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
     """SUSPENDED -> ACTIVE."""
     DeactivateKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
     """ACTIVE, SUSPENDED, PRE_ACTIVATION -> DEACTIVATED, for good; not the primary."""
     MarkKeyVersionCompromised: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
-    """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set."""
+    """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set. What the token was signing just
+    then is withheld.
+    """
     ScheduleDestroyKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ScheduleDestroyKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
     """DEACTIVATED, COMPROMISED, PRE_ACTIVATION -> DESTROY_SCHEDULED; not the primary."""
     RestoreKeyVersion: _aio.UnaryUnaryMultiCallable[_keys_pb2.ChangeKeyVersionRequest, _resources_pb2.KeyVersion]  # type: ignore[assignment]
@@ -203,7 +211,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ChangeKeyVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
-        """ACTIVE -> SUSPENDED: signs nothing until resumed."""
+        """ACTIVE -> SUSPENDED: signs nothing until resumed. What the token was signing just then is withheld: the caller gets
+        KEY_NOT_ACTIVE, and once the version is resumed a retry with the same `request_id` signs under the same debit.
+        """
 
     @_abc_1.abstractmethod
     def ResumeKeyVersion(
@@ -227,7 +237,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.ChangeKeyVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.KeyVersion, _abc.Awaitable[_resources_pb2.KeyVersion]]:
-        """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set."""
+        """Any state but DESTROYED -> COMPROMISED, for good: verifiers see it in every key set. What the token was signing just
+        then is withheld.
+        """
 
     @_abc_1.abstractmethod
     def ScheduleDestroyKeyVersion(

@@ -38,7 +38,9 @@ class Meaning:
         self._time, self._now = "", 0
         is_partial = begin > 0
         policies, self.keys = Policies(is_partial=is_partial), Keys(is_partial=is_partial)
-        rules = (policies, self.keys, OwnUses(self.keys, is_partial=is_partial), Quotas(policies), Requests(begin))
+        requests = Requests(begin)
+        # In this order: what a record debits depends on what it resumes.
+        rules = (policies, self.keys, OwnUses(self.keys, is_partial=is_partial), requests, Quotas(policies, requests))
         judges: dict[str, list[Judge]] = defaultdict(list)
         for rule in rules:
             for kind, judge in rule.judges().items():

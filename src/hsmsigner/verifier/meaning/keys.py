@@ -17,6 +17,8 @@ _STATES = frozenset(
     {PRE_ACTIVATION, ACTIVE, SUSPENDED, DEACTIVATED, COMPROMISED, DESTROY_SCHEDULED, DESTROYED},
 )
 
+_TAKEN_OUT = frozenset({SUSPENDED, COMPROMISED, DESTROY_SCHEDULED, DESTROYED})
+
 # Type of record -> states it starts from, the state it leads to (None: the one before), and whether a primary may.
 _TRANSITIONS: dict[str, tuple[frozenset[str], str | None, bool]] = {
     "key.suspended": (frozenset({ACTIVE}), SUSPENDED, True),
@@ -72,6 +74,7 @@ class Keys:
             "key.destroy_started": self.destroy_started,
             **dict.fromkeys(_TRANSITIONS, self.changed),
             "sign.authorized": self.authorized,
+            "sign.completed": self.completed,
         }
 
     def authorized(self, sequence: int, fields: Fields, now: int) -> None:
@@ -95,6 +98,13 @@ class Keys:
             raise _refused(sequence, f"{found.name} signs, which could have left the token and was not allowed to")
         if found.name.startswith(f"{LOG_KEY}/"):
             raise _refused(sequence, f"{found.name} signs for a caller; it is kept for checkpoints")
+
+    def completed(self, sequence: int, fields: Fields, _now: int) -> None:
+        """Nothing is released of a version that was taken out of use meanwhile; one rotated out may end its work."""
+        name = fields.get("key")
+        found = self._versions.get(name) if isinstance(name, str) else None
+        if found is not None and found.state in _TAKEN_OUT:
+            raise _refused(sequence, f"a signature of {found.name} is released while it is {found.state}")
 
     def made(self, sequence: int, fields: Fields, _now: int) -> None:
         """A version is made or adopted: the next number of its key, with the key's algorithm."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hsmsigner.verifier.fault import VerificationError, shown
 from hsmsigner.verifier.meaning.fields import Fields, Judge, bad_field, number, text, version
 from hsmsigner.verifier.meaning.policies import Policies
+from hsmsigner.verifier.meaning.requests import Requests
 
 # Debits, over all keys and principals.
 _MOST_REMEMBERED = 50_000
@@ -67,13 +68,15 @@ class Due(NamedTuple):
     counter: str
     limit: int
     period_us: int
+    per_version: bool
 
 
 class Quotas:
     """Recounts every counter."""
 
-    def __init__(self, policies: Policies) -> None:
+    def __init__(self, policies: Policies, requests: Requests) -> None:
         self._policies = policies
+        self._requests = requests
         self._windows: dict[str, Window] = {}
         # Debits of authorizations without an outcome: one that never reached the token gives them back.
         self._open: dict[int, tuple[int, list[Window]]] = {}
@@ -91,21 +94,26 @@ class Quotas:
         }
 
     def authorized(self, sequence: int, fields: Fields, now: int) -> None:
-        """An authorization debits exactly what is due; one that goes on with an earlier one debits nothing."""
+        """An authorization debits exactly what is due.
+
+        One that goes on with an earlier one debits nothing, or if another version does, what that has of its own.
+        """
         debits = fields.get("debits")
         if not isinstance(debits, list):
             raise bad_field(sequence, fields, "debits", "a list")
-        if fields.get("resumed") is True:
-            if debits:
-                raise VerificationError("debit", sequence, f"record {sequence} resumes a request and debits it again")
-            return
-        if self._policies.quotas is None:
+        is_resumed = fields.get("resumed") is True
+        before = self._requests.version_before(fields) if is_resumed else ""
+        if self._policies.quotas is None or before is None:
             return
         due = self._due(sequence, fields)
+        if is_resumed:
+            due = tuple(item for item in due if item.per_version and before != fields["key"])
         # Before anything is counted: a record costs no more than it is long.
         _compare_number(sequence, debits, due)
         spent: list[Window] = []
-        self._open[sequence] = now, spent
+        if not is_resumed:
+            # One that was resumed keeps its debits, whatever becomes of it.
+            self._open[sequence] = now, spent
         over = None
         for item in due:
             window = self._windows.get(item.counter)
@@ -140,7 +148,7 @@ class Quotas:
         if due is None:
             key, _ = version(sequence, fields, "key")
             due = self._remembered[name, principal] = tuple(
-                Due(quota.quota, quota.counter(key, name, principal), quota.count, quota.period_us)
+                Due(quota.quota, quota.counter(key, name, principal), quota.count, quota.period_us, quota.per_version)
                 for quota in self._policies.quotas_of(key)
             )
             self._remembered_debits += 1 + len(due)

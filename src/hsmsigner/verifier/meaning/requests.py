@@ -11,12 +11,17 @@ _RequestKey = tuple[str, str]
 
 
 class Authorization(NamedTuple):
-    """One that has no outcome, or one that may be resumed. `first` is the record whose debit it signs under."""
+    """One that has no outcome, or one that may be resumed. `first` is the record whose debit it signs under.
+
+    `before` is the version that the one which it resumes was authorized for: empty if it resumes none, None if that is
+    not known.
+    """
 
     sequence: int
     first: int
     key: str
     body: str
+    before: str | None = ""
 
 
 class Requests:
@@ -43,7 +48,8 @@ class Requests:
         under_way, before = self._open.get(request), self._resumable.pop(request, None)
         is_resumed = fields.get("resumed") is True
         first = before.first if is_resumed and before is not None else sequence
-        self._open[request] = Authorization(sequence, first, text(sequence, fields, "key"), body)
+        resumed = "" if not is_resumed else None if before is None else before.key
+        self._open[request] = Authorization(sequence, first, text(sequence, fields, "key"), body, resumed)
         if under_way is not None:
             raise VerificationError(
                 "authorization",
@@ -66,6 +72,11 @@ class Requests:
                 f"record {sequence} resumes {shown(request[1])}, which record {before.first} was authorized for,"
                 f" with another {what}",
             )
+
+    def version_before(self, fields: Fields) -> str | None:
+        """The version for which the request that this record resumes was authorized before; None if nobody knows."""
+        under_way = self._open.get((fields["principal"], fields["request_id"]))
+        return None if under_way is None else under_way.before
 
     def completed(self, sequence: int, fields: Fields, _now: int) -> None:
         """A signature was made and released."""
