@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 from urllib.parse import quote, unquote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hsmsigner.errors import ConfigurationError
 
 # What follows is a path in which SQLAlchemy undoes percent-encoding; without it, # and ? would end the path.
 _SQLITE = "sqlite:///"
+_LAST_PORT = 65_535
 
 
 class _Section(BaseModel):
@@ -166,17 +167,25 @@ class AuditSettings(_Section):
         return self
 
 
+def _has_port(listen: str) -> str:
+    if int(listen.rpartition(":")[2]) > _LAST_PORT:
+        raise ValueError(f"the port must be 0 to {_LAST_PORT}")
+    return listen
+
+
 class Settings(_Section):
     """The whole of `hsmsigner.yaml`. Relative paths are relative to the folder the file lies in."""
 
     # Store, sockets, lock; one appliance per folder.
     state_dir: Path = Path()
     # host:port; port 0 takes a free one.
-    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:8443"
+    listen: Annotated[
+        str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"), AfterValidator(_has_port)
+    ] = "127.0.0.1:8443"
     tls: TlsSettings
     token: TokenSettings
-    # SQLAlchemy URL; empty means SQLite in state_dir.
-    store: str = ""
+    # Where SQLite keeps the store, as in sqlite:////srv/store.sqlite3; empty means in state_dir.
+    store: Annotated[str, Field(pattern=r"^(sqlite:///.+)?$")] = ""
     # Published as revision 1 when the store has none yet.
     policy: Path
     limits: LimitSettings = LimitSettings()
@@ -191,10 +200,8 @@ class Settings(_Section):
         return self.store or _SQLITE + quote(str(self.state_dir / "store.sqlite3"))
 
     @property
-    def store_file(self) -> Path | None:
-        """The store's file; None where the store is no file."""
-        if not self.store_url.startswith(_SQLITE):
-            return None
+    def store_file(self) -> Path:
+        """The store's file."""
         return Path(unquote(self.store_url.removeprefix(_SQLITE).partition("?")[0]))
 
     @property
@@ -223,7 +230,7 @@ def load_settings(path: Path) -> Settings:
         raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}; `hsmsigner init DIR` makes one") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # PyYAML lets through what dates raise
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     try:
         settings = Settings.model_validate(raw if raw is not None else {})

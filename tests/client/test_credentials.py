@@ -31,6 +31,7 @@ def test_profile_names_files_relative_to_itself(profile: Path, authority: Author
     [
         ("[]", "must be a YAML mapping"),
         ("{", "not valid YAML"),
+        ("server: 2026-13-45", "not valid YAML"),
         ("server: a:1\n", "lacks ca, certificate, private_key"),
         (GOOD + "pin: 1234\n", "unknown fields: pin"),
         (GOOD.replace("127.0.0.1:8443", "8443"), "server must be text"),

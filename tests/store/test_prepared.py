@@ -49,6 +49,12 @@ def test_rows_among_any_number_of_values_come_once_each(connection: Connection, 
     assert sorted(found) == [(number,) for number in range(count)]
 
 
+def test_rows_among_more_values_than_one_statement_takes_come_once_each(connection: Connection) -> None:
+    among = PreparedLookup(select(_TABLE.c.id), _TABLE.c.name)
+    found = among.fetch(connection, [f"thing {number}" for number in reversed(range(40_000))])
+    assert sorted(found) == [(number,) for number in range(9)]
+
+
 def test_an_error_of_the_driver_is_sqlalchemys_and_holds_no_value(connection: Connection) -> None:
     with pytest.raises(IntegrityError) as caught:
         _INSERT.run(connection, [("a secret value", 1)])

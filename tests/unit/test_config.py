@@ -71,10 +71,6 @@ def test_a_store_is_in_the_state_folder_whatever_that_is_called(tmp_path: Path) 
     assert settings.store_file == tmp_path / "state #1 100%25?" / "store.sqlite3"
 
 
-def test_a_store_that_is_no_file_has_none(tmp_path: Path) -> None:
-    assert load(tmp_path, store="postgresql+psycopg://host/name").store_file is None
-
-
 @pytest.mark.parametrize(
     ("module", "expected"), [("libsofthsm2.so", "libsofthsm2.so"), ("lib/m.so", "{base}/lib/m.so")]
 )
@@ -94,6 +90,9 @@ def test_a_bare_module_name_is_left_to_the_loader(tmp_path: Path, module: str, e
         ({"listen": "8443"}, "listen"),
         ({"listen": "host:port"}, "listen"),
         ({"listen": "host:1\n"}, "listen"),
+        ({"listen": "host:65536"}, "listen"),
+        ({"store": "postgresql+psycopg://host/name"}, "store"),
+        ({"store": ":::"}, "store"),
         ({"limits": {"message_bytes": 0}}, "limits.message_bytes"),
         ({"limits": {"message_bytes": 2**27}}, "limits.message_bytes"),
         ({"limits": {"queue": 0}}, "limits.queue"),
@@ -134,6 +133,8 @@ def test_a_pin_has_exactly_one_source(tmp_path: Path, pin: dict[str, str]) -> No
         (b"a: [", "not valid YAML"),
         (b"\xff", "not valid YAML"),
         (b"a: \0", "not valid YAML"),
+        (b"store: 2026-13-45", "not valid YAML"),
+        (b"[" * 5000, "not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

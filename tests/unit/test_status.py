@@ -73,8 +73,11 @@ def test_a_full_quota_says_which_and_when() -> None:
     assert retry.retry_delay.ToMicroseconds() == 1_016_667
 
 
-@pytest.mark.parametrize(("retry_after_s", "microseconds"), [(0.0, 0), (-1.0, 0), (1e-6, 1), (60.0, 60_000_000)])
-def test_a_retry_time_is_never_negative(retry_after_s: float, microseconds: int) -> None:
+@pytest.mark.parametrize(
+    ("retry_after_s", "microseconds"),
+    [(0.0, 0), (-1.0, 0), (1e-6, 1), (60.0, 60_000_000), (1e300, 315_576_000_000_000_000)],
+)
+def test_a_retry_time_is_one_that_the_wire_can_carry(retry_after_s: float, microseconds: int) -> None:
     (retry,) = detail(SignerError(Reason.QUEUE_FULL, "full", retry_after_s=retry_after_s), details.RetryInfo)
     assert retry.retry_delay.ToMicroseconds() == microseconds
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hsmsigner.backup.manifest import FileEntry
-from hsmsigner.config import Settings
 from hsmsigner.errors import ConfigurationError
 from hsmsigner.store.inspection import StoreState, StoreUnreadableError, inspect_store
 
@@ -21,18 +20,6 @@ Progress = Callable[[str], None]
 _CHUNK = 2**20
 _PAGES_AT_ONCE = 4096
 _BUSY_S = 30.0
-
-
-def database_of(settings: Settings) -> Path:
-    """The store's file.
-
-    Raises:
-        ConfigurationError: the store is no file.
-    """
-    database = settings.store_file
-    if database is None:
-        raise ConfigurationError("only a SQLite store is a file that can be copied; use the database's own backup")
-    return database
 
 
 def copy_store(source: Path, target: Path, progress: Progress) -> None:

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from hsmsigner.backup.copies import (
     Progress,
-    database_of,
     hash_file,
     require_whole,
     sync_folder,
@@ -121,7 +120,7 @@ def _differs(path: Path, entry: FileEntry) -> bool:
 def _swap(
     settings: Settings, manifest: Manifest, source: BinaryIO, progress: Progress, *, is_forced: bool
 ) -> tuple[Path, Path | None]:
-    database = database_of(settings)
+    database = settings.store_file
     if database.exists() and not is_forced:
         raise ConfigurationError(
             f"{database} is there ({_described(database)}); the backup of {manifest.time} has {manifest.size} records. "

@@ -14,7 +14,6 @@ from pathlib import Path
 from hsmsigner.backup.copies import (
     Progress,
     copy_store,
-    database_of,
     hash_file,
     require_whole,
     sync_folder,
@@ -38,7 +37,7 @@ def take_backup(config: Path, out: Path, now: datetime, progress: Progress) -> t
         ConfigurationError: something is at `out`, the store is damaged or cannot be read, or the copy not be written.
     """
     settings = load_settings(config)
-    database = database_of(settings)
+    database = settings.store_file
     if not database.exists():
         raise ConfigurationError(f"{database} does not exist: this appliance was never started")
     target = (out / f"hsmsigner-{now:%Y%m%dT%H%M%SZ}.tar" if out.is_dir() else out).absolute()

@@ -16,9 +16,6 @@ _CHECK = "rollback"
 def check_memory(settings: Settings, remembered: TreeHead | None) -> Iterator[Finding]:
     """Compare the store with what the token remembers; the store is only read."""
     database = settings.store_file
-    if database is None:
-        yield warning(_CHECK, "the store is not SQLite; it is not compared with the token", "see the appliance's log")
-        return
     try:
         found, root_then = read_heads(database, 0 if remembered is None else remembered.size)
     except StoreUnreadableError as error:

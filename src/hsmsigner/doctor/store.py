@@ -31,9 +31,6 @@ def check_store(settings: Settings, now: datetime) -> Iterator[Finding]:
             "disk", f"{settings.state_dir} cannot be looked at: {error.strerror}", "check that the folder is there"
         )
     database = settings.store_file
-    if database is None:
-        yield fine("store", "is not SQLite; its clock and records are not looked at")
-        return
     if not database.exists():
         yield fine("store", f"{database} does not exist yet; the first start makes it")
         return

@@ -78,7 +78,7 @@ def _parse(text: str) -> list[x509.Certificate]:
         for certificate in chain:
             # Read lazily: what is malformed in them comes out here.
             _ = (certificate.subject, certificate.issuer, certificate.extensions)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise invalid_field("certificate_chain", "must be certificates in PEM, leaf first") from error
     if len(chain) > _MOST_CERTIFICATES:
         raise invalid_field("certificate_chain", f"must be 1-{_MOST_CERTIFICATES} certificates, not {len(chain)}")

@@ -17,6 +17,9 @@ from hsmsigner.store.cursor import driver_cursor
 
 Values = Sequence[object]
 
+# More are looked up in several goes: a wider statement takes long to prepare, and drivers have their limits.
+_WIDEST = 1024
+
 
 class Prepared:
     """One statement, for one kind of database. `columns` names its parameters, in the order of each tuple of values.
@@ -64,7 +67,8 @@ class Prepared:
             compiled = self._statement.compile(dialect=connection.dialect, column_keys=keys)
             if not compiled.positional:
                 raise TypeError("the driver takes named parameters; tuples would be mixed up")
-            order = tuple(self._columns.index(name) for name in compiled.positiontup or ())
+            places = {name: index for index, name in enumerate(self._columns)}
+            order = tuple(places[name] for name in compiled.positiontup or ())
             self._compiled = str(compiled), None if order == tuple(range(len(self._columns))) else order
         return self._compiled
 
@@ -82,6 +86,8 @@ class PreparedLookup:
 
     def fetch(self, connection: Connection, values: Sequence[str]) -> list[tuple[Any, ...]]:
         """The rows; `values` must not be empty."""
+        if len(values) > _WIDEST:
+            return self.fetch(connection, values[:_WIDEST]) + self.fetch(connection, values[_WIDEST:])
         width = 1 << (len(values) - 1).bit_length()
         prepared = self._by_width.get(width)
         if prepared is None:
