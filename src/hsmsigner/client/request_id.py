@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from uuid import UUID
 
 _VERSION = 0x7 << 76
 _VARIANT = 0b10 << 62
@@ -19,4 +18,5 @@ def fresh_request_id() -> str:
     """
     milliseconds = time.time_ns() // 1_000_000
     content = milliseconds.to_bytes(6) + os.urandom(10)
-    return str(UUID(int=int.from_bytes(content) & ~_FIXED_BITS | _VERSION | _VARIANT))
+    text = f"{int.from_bytes(content) & ~_FIXED_BITS | _VERSION | _VARIANT:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,8 +40,7 @@ _FORMATS = {name: number for number, name in _short_names(signing_pb2.OutputForm
 _ALGORITHMS = {name: number for number, name in _ALGORITHM_NAMES.items() if number}
 
 
-@dataclass(frozen=True, slots=True)
-class SignItem:
+class SignItem(Struct, frozen=True):
     """One item of a batch; exactly one of `message` and `digest`. Without `request_id` a fresh one is made."""
 
     name: str
@@ -54,8 +52,7 @@ class SignItem:
     validate_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True, gc=False):
     """A signature whose checksum, `request_id` and key name were checked.
 
     `name` is the version that signed; `digest` is empty for EdDSA; `signature` is empty after `validate_only`.

@@ -38,7 +38,8 @@ def encode_record(entry: Entry, sequence: int, time: str, previous_hash: bytes) 
     Raises:
         TypeError: a field is, or holds, something else than texts, finite numbers, truth values, lists and objects.
     """
-    if not _is_written_one_way(entry.fields):
+    nested = [value for value in entry.fields.values() if type(value) not in _SCALARS]
+    if nested and not _is_written_one_way(nested):
         raise TypeError(f"a field of {entry.type} is of a type that records do not have")
     head = {"sequence": sequence, "time": time, "type": entry.type, "previous_hash": previous_hash.hex()}
     return _encode(head | entry.fields)

@@ -76,7 +76,7 @@ class SigningRequest(Struct, frozen=True, gc=False):
         """SHA-256 of all that the answer depends on: two requests with one id and one fingerprint are one request."""
         parts = [str(self.name), self.kind.value, self.output_format.value]
         parts += [part for label in self.labels for part in label]
-        lengths = ",".join(str(len(part)) for part in parts)
+        lengths = ",".join(map(str, map(len, parts)))
         return hashlib.sha256("|".join([lengths, *parts]).encode() + self.body_sha256).digest()
 
 
