@@ -193,6 +193,8 @@ class Settings(_Section):
     log: LogSettings = LogSettings()
     audit: AuditSettings = AuditSettings()
     reflection: bool = False
+    # The one CPU that the frontend's threads share: a number, auto for one of those allowed, or any (process.py).
+    frontend_cpu: Literal["auto", "any"] | Annotated[int, Field(ge=0)] = "auto"
 
     @property
     def store_url(self) -> str:

@@ -24,7 +24,7 @@ from hsmsigner.operations.log_key import require_origin
 from hsmsigner.operations.policy import publish_first
 from hsmsigner.operations.recovery import interrupt_dangling, record_start
 from hsmsigner.parts import Parts, PartsFactory, wall_clock
-from hsmsigner.process import EXIT_CONFIGURATION, allow_many_files, harden_process
+from hsmsigner.process import EXIT_CONFIGURATION, allow_many_files, harden_process, share_one_cpu
 from hsmsigner.store.log import LogDamagedError
 from hsmsigner.store.unit_of_work import SqlStore
 
@@ -43,6 +43,9 @@ def run_frontend_process(settings: Settings, accepted_rollback: str = "") -> int
     """
     harden_process()
     allow_many_files()
+    # Before gRPC and the store start their threads, which inherit it.
+    cpu = share_one_cpu(settings.frontend_cpu)
+    _log.info("runs on", extra={"cpu": "any" if cpu is None else cpu})
     try:
         uvloop.run(run_frontend(settings, accepted_rollback))
     except LogDamagedError as error:

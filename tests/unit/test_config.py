@@ -103,6 +103,7 @@ def test_a_bare_module_name_is_left_to_the_loader(tmp_path: Path, module: str, e
         ({"token": token(label="a" * 33)}, "token.label"),
         ({"token": token(protection_level="VAULT")}, "token.protection_level"),
         ({"policy": None}, "policy"),
+        ({"frontend_cpu": -1}, "frontend_cpu.constrained-int"),
         ({"tls": None}, "tls"),
     ],
 )
