@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from time import monotonic
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -41,15 +41,29 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """Everything measured once, in seconds of each other: only what one moment of the machine gave is compared."""
+    """Everything measured once, in seconds of each other: only what one moment of the machine gave is compared.
 
-    token: dict[int, float]
-    echo: LoadResult
+    Each limit is measured before and after what its aim is about: what the machine does meanwhile evens out.
+    """
+
+    tokens: tuple[dict[int, float], dict[int, float]]
+    echoes: tuple[LoadResult, LoadResult]
     loads: dict[str, LoadResult]
 
     @property
+    def best_threads(self) -> int:
+        return max(self.tokens[0], key=self._token_rate)
+
+    @property
     def token_rate(self) -> float:
-        return max(self.token.values())
+        return self._token_rate(self.best_threads)
+
+    @property
+    def echo_rate(self) -> float:
+        return mean(echo.rate for echo in self.echoes)
+
+    def _token_rate(self, threads: int) -> float:
+        return mean(rates[threads] for rates in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +97,26 @@ def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None])
 
         def measure(number: int) -> _Round:
             where = f"round {number} of {plan.rounds}, "
-            token = directory / f"token-{number}"
             loads: dict[str, LoadResult] = {}
 
-            def load_by(*rows: _Row) -> None:
-                loads.update((row.name, load(where + row.name, row.plan)) for row in rows)
+            def load_by(row: _Row) -> None:
+                loads[row.name] = load(where + row.name, row.plan)
 
-            # The limit of each aim right beside what is held against it.
+            def echo() -> LoadResult:
+                return _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, unary.plan)
+
+            def token(when: str) -> dict[int, float]:
+                folder = directory / f"token-{number}-{when}"
+                return _in_own_process(progress, f"{where}bare token", bare_token_rates, folder, seconds / 2)
+
             load_by(single)
-            echo = _in_own_process(progress, f"{where}empty echo", run_echo_load, address, credentials, unary.plan)
-            load_by(unary, stream)
-            rates = _in_own_process(progress, f"{where}bare token", bare_token_rates, token, seconds / 2)
+            echo_before = echo()
+            load_by(unary)
+            echo_after = echo()
+            load_by(stream)
+            token_before = token("before")
             load_by(batch)
-            return _Round(rates, echo, loads)
+            return _Round((token_before, token("after")), (echo_before, echo_after), loads)
 
         rounds = [measure(number) for number in range(1, plan.rounds + 1)]
         made = sum(one.loads[row.name].calls * row.plan.items for one in rounds for row in rows)
@@ -116,15 +137,15 @@ def run_bench(directory: Path, plan: BenchPlan, progress: Callable[[str], None])
         disk=disk_of(directory),
         failures=tuple(
             f"{result.failures} of {result.calls} calls failed, the first with {result.first_failure}"
-            for result in (*(result for one in rounds for result in (one.echo, *one.loads.values())), *filled)
+            for result in (*(result for one in rounds for result in (*one.echoes, *one.loads.values())), *filled)
             if result.failures
         ),
     )
 
 
 def _measurements(rows: Sequence[_Row], rounds: Sequence[_Round]) -> tuple[Measurement, ...]:
-    threads = Counter(max(one.token, key=one.token.__getitem__) for one in rounds).most_common(1)[0][0]
-    echoes = [one.echo for one in rounds]
+    threads = Counter(one.best_threads for one in rounds).most_common(1)[0][0]
+    echoes = [echo for one in rounds for echo in one.echoes]
     return (
         Measurement(
             f"bare token, sign + verify, best with {threads} threads", median(one.token_rate for one in rounds)
@@ -135,7 +156,7 @@ def _measurements(rows: Sequence[_Row], rounds: Sequence[_Round]) -> tuple[Measu
                 row.name,
                 *_typical([one.loads[row.name] for one in rounds]),
                 of_token=median(one.loads[row.name].rate / one.token_rate for one in rounds),
-                of_echo=median(one.loads[row.name].rate / one.echo.rate for one in rounds),
+                of_echo=median(one.loads[row.name].rate / one.echo_rate for one in rounds),
             )
             for row in rows
         ),
