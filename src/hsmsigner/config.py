@@ -15,6 +15,9 @@ from hsmsigner.errors import ConfigurationError
 # What follows is a path in which SQLAlchemy undoes percent-encoding; without it, # and ? would end the path.
 _SQLITE = "sqlite:///"
 _LAST_PORT = 65_535
+# What may come in one call must fit into an empty queue, or it would be told to come again for ever.
+_LARGEST_BATCH = 1024
+_LARGEST_CALL_BYTES = 8 * 2**20
 
 
 class _Section(BaseModel):
@@ -107,13 +110,19 @@ class LimitSettings(_Section):
 
     message_bytes: Annotated[int, Field(ge=1, le=64 * 2**20)] = 2**20
     # Requests waiting for a decision; beyond it RESOURCE_EXHAUSTED at once.
-    queue: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    queue: Annotated[int, Field(ge=_LARGEST_BATCH, le=100_000)] = 4096
     # Bytes of messages waiting; beyond it the same.
-    queue_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**20
+    queue_bytes: Annotated[int, Field(ge=_LARGEST_CALL_BYTES)] = 64 * 2**20
     # How long the result of a request_id is kept.
     request_retention_s: Annotated[int, Field(ge=60, le=400 * 86400)] = 86_400
     # How long SIGTERM waits for what is under way.
     stop_grace_s: Annotated[float, Field(gt=0, le=300)] = 20.0
+
+    @model_validator(mode="after")
+    def _largest_message_can_wait(self) -> LimitSettings:
+        if self.queue_bytes < self.message_bytes:
+            raise ValueError("queue_bytes is smaller than message_bytes; the largest messages could never be signed")
+        return self
 
 
 class KeySettings(_Section):
@@ -173,6 +182,12 @@ def _has_port(listen: str) -> str:
     return listen
 
 
+def _is_cpu(wanted: str | int) -> str | int:
+    if wanted not in ("auto", "any") and not (isinstance(wanted, int) and wanted >= 0):
+        raise ValueError("must be auto, any, or the number of a CPU")
+    return wanted
+
+
 class Settings(_Section):
     """The whole of `hsmsigner.yaml`. Relative paths are relative to the folder the file lies in."""
 
@@ -185,7 +200,7 @@ class Settings(_Section):
     tls: TlsSettings
     token: TokenSettings
     # Where SQLite keeps the store, as in sqlite:////srv/store.sqlite3; empty means in state_dir.
-    store: Annotated[str, Field(pattern=r"^(sqlite:///.+)?$")] = ""
+    store: Annotated[str, Field(pattern=r"^(sqlite:////.+)?$")] = ""
     # Published as revision 1 when the store has none yet.
     policy: Path
     limits: LimitSettings = LimitSettings()
@@ -194,7 +209,7 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     reflection: bool = False
     # The one CPU that the frontend's threads share: a number, auto for one of those allowed, or any (process.py).
-    frontend_cpu: Literal["auto", "any"] | Annotated[int, Field(ge=0)] = "auto"
+    frontend_cpu: Annotated[str | int, AfterValidator(_is_cpu)] = "auto"
 
     @property
     def store_url(self) -> str:
@@ -232,7 +247,12 @@ def load_settings(path: Path) -> Settings:
         raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}; `hsmsigner init DIR` makes one") from error
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # PyYAML lets through what dates raise
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+        OverflowError,
+    ) as error:  # PyYAML lets through what odd dates and deep nesting raise
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     try:
         settings = Settings.model_validate(raw if raw is not None else {})

@@ -45,7 +45,7 @@ def run_frontend_process(settings: Settings, accepted_rollback: str = "") -> int
     allow_many_files()
     # Before gRPC and the store start their threads, which inherit it.
     cpu = share_one_cpu(settings.frontend_cpu)
-    _log.info("runs on", extra={"cpu": "any" if cpu is None else cpu})
+    _log.info("the threads share one CPU" if cpu is not None else "the threads run on any CPU", extra={"cpu": cpu})
     try:
         uvloop.run(run_frontend(settings, accepted_rollback))
     except LogDamagedError as error:

@@ -293,7 +293,12 @@ def test_a_caller_that_goes_away_while_it_waits_takes_its_request_back(tmp_path:
     run(scenario())
 
 
-def test_a_version_suspended_while_the_token_signs_releases_nothing_until_it_is_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("verb", "record"), [(Verb.SUSPEND, "key.suspended"), (Verb.MARK_COMPROMISED, "key.compromised")]
+)
+def test_a_version_taken_out_of_use_while_the_token_signs_releases_nothing(
+    tmp_path: Path, verb: Verb, record: str
+) -> None:
     async def scenario() -> None:
         gate = asyncio.Event()
         gate.set()
@@ -303,14 +308,17 @@ def test_a_version_suspended_while_the_token_signs_releases_nothing_until_it_is_
             gate.clear()
             waiting = asyncio.create_task(refusal(signer, request_id=request_id))
             await until(lambda: "sign.authorized" in record_types(signer.database))
-            await signer.change(Verb.SUSPEND, 1)
+            await signer.change(verb, 1)
             gate.set()
 
             assert (await waiting).reason is Reason.KEY_NOT_ACTIVE
-            assert record_types(signer.database)[-3:] == ["sign.authorized", "key.suspended", "sign.interrupted"]
+            assert record_types(signer.database)[-3:] == ["sign.authorized", record, "sign.interrupted"]
             assert (await refusal(signer, request_id=request_id)).reason is Reason.KEY_NOT_ACTIVE
 
-            await signer.change(Verb.RESUME, 1)
+            if verb is Verb.SUSPEND:
+                await signer.change(Verb.RESUME, 1)
+            else:
+                await signer.rotate()
             assert (await signer.sign(request_id=request_id)).signature
             assert usage_total(signer.database, "burst") == 1
 

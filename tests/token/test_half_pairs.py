@@ -15,6 +15,7 @@ from hsmsigner.domain.key import CkaId
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.ports import SignStatus
 from hsmsigner.token.client import TokenClient
+from hsmsigner.token.hollow import remove_hollow_keys
 from hsmsigner.token.keys import TokenFullError, TokenKeys
 from hsmsigner.token.mechanism import MECHANISMS
 from tests.signing_tasks import P256, TestKey
@@ -120,6 +121,33 @@ def test_keys_of_others_with_neither_name_nor_id_stay(hsm: SoftHsm) -> None:
         pass
 
     assert ask_token(hsm, "count_keys") == 2
+
+
+class OddKey:
+    """A key of a type that the binding does not know."""
+
+    def __getitem__(self, attribute: Attribute) -> object:
+        raise ValueError(f"77 is not a valid {attribute.name}")
+
+
+class OddToken:
+    """A session with a SoftHSM token that has one."""
+
+    binding = property(lambda self: self)
+    token = property(lambda self: self)
+    manufacturer_id = "SoftHSM project"
+
+    def find_all(self, _template: object) -> list[OddKey]:
+        return [OddKey()]
+
+
+def test_a_key_that_the_binding_cannot_read_does_not_keep_the_worker_from_starting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remove_hollow_keys(OddToken())  # type: ignore[arg-type] # a twin
+    assert caplog.messages == [
+        f"a {half} object is left as it is: ValueError" for half in ("PRIVATE_KEY", "PUBLIC_KEY")
+    ]
 
 
 class FullToken:

@@ -1,10 +1,9 @@
-"""The queue in front of the commit cycle: whole groups, in order, never more than there is room for."""
+"""The queue in front of the commit cycle: whole groups, in order, while there is room."""
 
 from __future__ import annotations
 
 import pytest
 
-from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.jobs import Group, Job
 from hsmsigner.operations.ports import RequestKey
 from hsmsigner.operations.queue import RequestQueue
@@ -15,13 +14,6 @@ def group(jobs: int) -> Group:
     key = RequestKey("cn:a", request().request_id)
     made = [Job(request(), key, lambda _answer: None, None) for _ in range(jobs)]
     return Group(made, all_or_nothing=False, size_bytes=jobs, is_abandoned=lambda: False)
-
-
-def test_what_would_not_fit_into_an_empty_queue_is_not_told_to_come_again() -> None:
-    for queue in (RequestQueue(4, 100), RequestQueue(100, 4)):
-        with pytest.raises(SignerError) as refused:
-            queue.add(group(5))
-        assert refused.value.reason is Reason.INVALID_FIELD
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,12 @@ FAULTY = [
         6,
     ),
     Row(
+        "released though compromised",
+        [*FREE, no_debits(0, at=1), change("compromised", 1), ended(0, 2, at=3)],
+        "key_state",
+        4,
+    ),
+    Row(
         "released though suspended",
         [*FREE, no_debits(0, at=1), change("suspended", 1), ended(0, 2, at=3)],
         "key_state",
@@ -279,6 +285,14 @@ FINE = {
     ],
     "old version signs within the overlap": [
         *FREE, V2_MADE, activated(6, 10), no_debits(0, at=9), no_debits(1, at=9, key=V2),
+    ],
+    "old version is rotated out while it signs": [
+        *FREE, V2_MADE, no_debits(0, at=6), activated(7, 8), change("deactivated", 8), ended(0, 3, at=9),
+    ],
+    "resumed by a new version that pays for itself": [
+        published(at=0, quotas=[EACH]), pair(at=0), authorized(0, at=1, quotas=(), debits=[EACH_DEBIT]),
+        ended(0, 2, at=1, kind="interrupted"), V2_MADE, activated(6, 60),
+        no_debits(0, at=7, resumed=True, key=V2) | {"debits": [EACH_DEBIT | {"counter": f"{V2}|each|10000000|*"}]},
     ],
     "many refusals of an earlier revision": [
         published(at=0), published(2, at=1), DENIED | {"policy_revision": 1, "count": 40},

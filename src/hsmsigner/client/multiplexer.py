@@ -85,7 +85,7 @@ class Multiplexer:
         if deadline < self._sweep_at:
             self._sweep_by(deadline)
         known = self._pending.get(request.request_id)
-        if known is None:
+        if known is None or not (known.is_wanted or known.place is Place.STREAM):
             entry = Pending(request, [(waiter, deadline)])
             self._pending[request.request_id] = entry
             self._enqueue(entry)
@@ -230,9 +230,12 @@ class Multiplexer:
     def _take_back(self, error: SigningClientError | None) -> None:
         """After a stream ended: queue what it left unanswered, first things first, or give up what it refused."""
         unanswered = [entry for entry in self._pending.values() if entry.place is Place.STREAM]
+        self._on_stream = self._on_stream_bytes = 0
         for entry in unanswered:
             entry.place = Place.QUEUE
-        self._on_stream = self._on_stream_bytes = 0
+            if not entry.is_wanted:
+                # Its answer cannot come any more.
+                del self._pending[entry.request.request_id]
         self._queue.extendleft(reversed(unanswered))
         if isinstance(error, Refused | InvalidRequest):
             for entry in list(self._pending.values()):

@@ -92,7 +92,7 @@ def outcome(kind: str, principal: str, request_id: str, key: str, authorized_seq
 
 
 def _is_written_one_way(value: object) -> bool:
-    """Whether every JSON writer says the same: ours would write NaN as null, and bytes in some form of its own."""
+    """Whether it is plain JSON: the encoder would write NaN as null, and bytes in some form of its own."""
     if isinstance(value, dict):
         return _TEXT.issuperset(map(type, value)) and _is_written_one_way(list(value.values()))
     if isinstance(value, list):

@@ -68,7 +68,8 @@ class Flight(Struct, eq=False):
     stored: StoredRequest
     version: KeyVersion
     plan: SignaturePlan
-    # Debits made by this authorization. One that resumed an older one returns none: the first try may have signed.
+    # Debits made by this authorization. One that resumed an older one keeps them: its row now says
+    # that they are made for this version.
     debits: tuple[Debit, ...]
     is_resumed: bool
     waiters: list[Job]

@@ -57,20 +57,24 @@ def _withhold(turn: Turn, flight: Flight, state: str) -> Answer:
     _record(turn, flight, "interrupted", cause=f"withheld: the version became {state} while the token signed")
     turn.put(flight.stored, state=RequestState.INTERRUPTED)
     message = f"{flight.version.name} became {state} while the token signed; the signature was withheld"
-    return SignerError(Reason.KEY_NOT_ACTIVE, message, metadata={"state": state})
+    facts = {"rule": "key-state", "observed": state, "limit": KeyState.ACTIVE.value}
+    return SignerError(Reason.KEY_NOT_ACTIVE, message, metadata=facts)
 
 
 def _return_debit(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
-    _record(turn, flight, "failed", reason=Reason.TOKEN_UNAVAILABLE.value, cause=outcome.cause, debit_returned=True)
+    reason = Reason.TOKEN_UNAVAILABLE.value
+    message = "the token could not be asked; nothing was counted; retry with the same request_id"
     if flight.is_resumed:
-        # The first try may have signed: its debit stays, and so does the row that remembers it.
+        # The first try may have signed: its debit stays, and so does the row that remembers it and this version.
+        _record(turn, flight, "failed", reason=reason, cause=outcome.cause)
         turn.put(flight.stored, state=RequestState.INTERRUPTED)
+        message = "the token could not be asked; retry with the same request_id, which is not counted again"
     else:
+        _record(turn, flight, "failed", reason=reason, cause=outcome.cause, debit_returned=True)
         for debit in flight.debits:
             turn.usage[debit.counter] = give_back(debit.quota, turn.usage[debit.counter], flight.stored.authorize_time)
             turn.changed_usage.add(debit.counter)
         turn.forget(flight.stored)
-    message = "the token could not be asked; nothing was counted; retry with the same request_id"
     return SignerError(Reason.TOKEN_UNAVAILABLE, message, retry_after_s=RETRY_SOON_S)
 
 

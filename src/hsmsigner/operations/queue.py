@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hsmsigner.errors import Reason, SignerError, invalid_field
+from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.jobs import Group
 
 _RETRY_S = 0.5
@@ -28,13 +28,9 @@ class RequestQueue:
         """Put a group at the end.
 
         Raises:
-            SignerError: QUEUE_FULL; INVALID_FIELD for a group that would not even fit into an empty queue.
+            SignerError: QUEUE_FULL.
         """
         count = len(group.jobs)
-        if count > self._most_jobs or group.size_bytes > self._most_bytes:
-            raise invalid_field(
-                "requests", f"this appliance takes {self._most_jobs} requests of {self._most_bytes} bytes at once"
-            )
         if self._jobs + count > self._most_jobs or self._bytes + group.size_bytes > self._most_bytes:
             message = "more requests are waiting than can be served soon; retry with the same request_id"
             raise SignerError(Reason.QUEUE_FULL, message, retry_after_s=_RETRY_S)

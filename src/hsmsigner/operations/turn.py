@@ -109,8 +109,8 @@ class Turn:
             self._apply(job, _aborted() if is_refused and not isinstance(verdict, Refusal) else verdict)
 
     def _judge(self, job: Job, usage: dict[CounterId, Usage]) -> Verdict:
-        """Say what is to become of a job; changes nothing but `usage`, and drops a row whose time is over."""
-        known = self._kept(job.key)
+        """Say what is to become of a job; changes nothing but `usage`."""
+        known = self._unexpired(job.key)
         try:
             if known is None or job.validate_only:
                 return self._decide(job, None, usage)
@@ -126,14 +126,15 @@ class Turn:
         except SignerError as error:
             return Refusal(error)
 
-    def _kept(self, key: RequestKey) -> StoredRequest | None:
+    def _unexpired(self, key: RequestKey) -> StoredRequest | None:
+        """The row of a request; of one without a result only until its time is over, whenever it is swept away.
+
+        The id is fresh again then, and is counted again. A signature that is still there is rather given twice.
+        """
         known = self.rows.get(key)
-        is_over = known is not None and known.expire_time <= self.facts.now
-        if known is not None and is_over and known.state in (RequestState.INTERRUPTED, RequestState.FAILED):
-            # Not swept yet. Signed under a debit of so long ago, it would count in no window of today.
-            self.forget(known)
-            return None
-        return known
+        if known is None or known.expire_time > self.facts.now:
+            return known
+        return None if known.state in (RequestState.INTERRUPTED, RequestState.FAILED) else known
 
     def _decide(self, job: Job, resumed: StoredRequest | None, usage: dict[CounterId, Usage]) -> Verdict:
         request, governance = job.request, self.facts.governance
@@ -206,9 +207,10 @@ class Turn:
         for debit in allow.debits:
             self.usage[debit.counter] = debit.usage
             self.changed_usage.add(debit.counter)
-        if resumed is not None:
+        before = self.rows.get(job.key)
+        if before is not None:
             # A row is of the authorization that is under way: a start that finds it says so of that one.
-            self.forget(resumed)
+            self.forget(before)
         self.rows[job.key] = self.inserted[job.key] = stored
 
     def _answer_again(self, job: Job, known: StoredRequest) -> Signed:

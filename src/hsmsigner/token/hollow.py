@@ -7,6 +7,7 @@ find or use. Other tokens make a pair as a whole, and a key of theirs may hide i
 from __future__ import annotations
 
 import logging
+import struct
 
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.exceptions import PKCS11Error
@@ -36,9 +37,11 @@ def remove_hollow_keys(session: TokenSession) -> None:
         for found in session.find_all({Attribute.CLASS: object_class}):
             try:
                 if _is_hollow(found):
-                    _LOGGER.warning("a %s object without a key in it, left by a kill, is destroyed", object_class.name)
+                    name, cka_id = found[Attribute.LABEL], found[Attribute.ID].hex()
+                    _LOGGER.warning("%s %r (CKA_ID %s) holds no key and is destroyed", object_class.name, name, cka_id)
                     found.destroy()
-            except PKCS11Error as error:
+            # The binding itself trips over key types that it does not know.
+            except (PKCS11Error, ValueError, struct.error) as error:
                 _LOGGER.warning("a %s object is left as it is: %s", object_class.name, type(error).__name__)
 
 

@@ -102,12 +102,12 @@ class Quotas:
         if not isinstance(debits, list):
             raise bad_field(sequence, fields, "debits", "a list")
         is_resumed = fields.get("resumed") is True
-        before = self._requests.version_before(fields) if is_resumed else ""
-        if self._policies.quotas is None or before is None:
+        resumed_version = self._requests.resumed_version(fields) if is_resumed else ""
+        if self._policies.quotas is None or resumed_version is None:
             return
         due = self._due(sequence, fields)
         if is_resumed:
-            due = tuple(item for item in due if item.per_version and before != fields["key"])
+            due = tuple(item for item in due if item.per_version and resumed_version != fields["key"])
         # Before anything is counted: a record costs no more than it is long.
         _compare_number(sequence, debits, due)
         spent: list[Window] = []

@@ -13,15 +13,15 @@ _RequestKey = tuple[str, str]
 class Authorization(NamedTuple):
     """One that has no outcome, or one that may be resumed. `first` is the record whose debit it signs under.
 
-    `before` is the version that the one which it resumes was authorized for: empty if it resumes none, None if that is
-    not known.
+    `resumed_version` is the version that signed, or was to sign, the request it resumes: empty if it resumes none, None
+    if nobody knows.
     """
 
     sequence: int
     first: int
     key: str
     body: str
-    before: str | None = ""
+    resumed_version: str | None = ""
 
 
 class Requests:
@@ -73,10 +73,10 @@ class Requests:
                 f" with another {what}",
             )
 
-    def version_before(self, fields: Fields) -> str | None:
-        """The version for which the request that this record resumes was authorized before; None if nobody knows."""
+    def resumed_version(self, fields: Fields) -> str | None:
+        """The `resumed_version` of the authorization that is under way for this record's request."""
         under_way = self._open.get((fields["principal"], fields["request_id"]))
-        return None if under_way is None else under_way.before
+        return None if under_way is None else under_way.resumed_version
 
     def completed(self, sequence: int, fields: Fields, _now: int) -> None:
         """A signature was made and released."""
