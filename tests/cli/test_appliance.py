@@ -128,11 +128,13 @@ def test_same_request_id_for_other_bytes_is_refused(command_line: CommandLine, t
 
 
 def test_validate_only_signs_and_records_nothing(command_line: CommandLine) -> None:
-    before = command_line.answer("auditor", "audit", "verify")["records"]
+    # Not the number of all records: refusals that were counted so far may be written at any moment.
+    signatures = ("audit", "list", "--type", "sign.authorized", "--type", "sign.completed", "--type", "sign.failed")
+    before = command_line.answer("auditor", *signatures)
 
     command_line.answer("engine", "sign", PAYMENT, "--key", "keys/settlement-eu", "--validate-only")
 
-    assert command_line.answer("auditor", "audit", "verify")["records"] == before
+    assert command_line.answer("auditor", *signatures)["records"] == before["records"]
 
 
 @pytest.mark.parametrize(
