@@ -134,7 +134,7 @@ def test_validate_only_signs_and_records_nothing(command_line: CommandLine) -> N
 
     command_line.answer("engine", "sign", PAYMENT, "--key", "keys/settlement-eu", "--validate-only")
 
-    assert command_line.answer("auditor", *signatures)["records"] == before["records"]
+    assert command_line.answer("auditor", *signatures) == before
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,8 @@ def test_audit_list_begins_where_it_is_told(command_line: CommandLine) -> None:
     last = command_line.answer("auditor", "audit", "list", "--start", "-1")
 
     assert [record["sequence"] for record in first] == [0, 1]
-    assert [record["sequence"] for record in last] == [size - 1]
+    # Refusals that were counted so far may have been written meanwhile.
+    assert [record["sequence"] >= size - 1 for record in last] == [True]
 
 
 def test_doctor_asks_the_running_appliance(command_line: CommandLine) -> None:
