@@ -293,6 +293,34 @@ def test_a_caller_that_goes_away_while_it_waits_takes_its_request_back(tmp_path:
     run(scenario())
 
 
+@pytest.mark.parametrize("then", ["resumed", "rotated out at once"])
+def test_what_was_signed_while_a_version_was_suspended_stays_withheld_whatever_comes_then(
+    tmp_path: Path, then: str
+) -> None:
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        gate.set()
+        async with make_signer(tmp_path, token=FakeToken(gate=gate)) as signer:
+            await signer.create_key()
+            gate.clear()
+            waiting = asyncio.create_task(refusal(signer))
+            await until(lambda: "sign.authorized" in record_types(signer.database))
+            await signer.change(Verb.SUSPEND, 1)
+            if then == "resumed":
+                await signer.change(Verb.RESUME, 1)
+                gate.set()
+            else:
+                rotating = asyncio.create_task(signer.rotate())
+                signer.token.gate = None
+                await rotating
+                gate.set()
+
+            assert (await waiting).reason is Reason.KEY_NOT_ACTIVE
+            assert "sign.completed" not in record_types(signer.database)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("verb", "record"), [(Verb.SUSPEND, "key.suspended"), (Verb.MARK_COMPROMISED, "key.compromised")]
 )

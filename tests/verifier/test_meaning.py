@@ -124,6 +124,18 @@ FAULTY = [
         4,
     ),
     Row(
+        "released though suspended and resumed",
+        [*FREE, no_debits(0, at=1), change("suspended", 1), change("resumed", 2), ended(0, 2, at=3)],
+        "key_state",
+        5,
+    ),
+    Row(
+        "resumed by nobody",
+        [*FREE, no_debits(0, at=1, resumed=True) | {"principal": ["x"]}],
+        "field",
+        2,
+    ),
+    Row(
         "released though suspended",
         [*FREE, no_debits(0, at=1), change("suspended", 1), ended(0, 2, at=3)],
         "key_state",

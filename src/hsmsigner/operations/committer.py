@@ -162,6 +162,7 @@ class Committer:
             retention_s=self._retention_s,
             in_flight=self._in_flight,
             ledger=self._denials.ledger,
+            taken_out=self._governance.taken_out,
             resting=self._resting.refusals(_now_s()),
             token_fault=None if self._token.connected else _no_token(),
         )

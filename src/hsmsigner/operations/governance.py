@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hsmsigner.domain.key import Key, KeyName, KeyVersion, VersionName
+from hsmsigner.domain.key import Key, KeyName, KeyState, KeyVersion, VersionName
 from hsmsigner.domain.policy import Policy
 from hsmsigner.domain.policy_document import parse_policy
 from hsmsigner.operations.ports import PolicyRevision, Store, Transaction
@@ -31,10 +31,21 @@ class Governance:
         return None if key is None else key.version(name.number)
 
 
+# What an operator who takes a version out of use means: nothing gets out that it was signing then. One that is rotated
+# out finishes what was authorized before.
+_TAKEN_OUT = frozenset({KeyState.SUSPENDED, KeyState.COMPROMISED, KeyState.DESTROY_SCHEDULED, KeyState.DESTROYED})
+
+
 class GovernanceCache:
-    """Holds the newest epoch seen; every transaction asks it, so that a decision never uses an older one."""
+    """Holds the newest epoch seen; every transaction asks it, so that a decision never uses an older one.
+
+    `taken_out` has the versions that were ever seen out of use, with the log's size when last they were: what was
+    authorized before is released no more, whatever became of the version since. Every change of a key asks for the
+    state before it, so none is missed; and what was authorized before a restart is not released either.
+    """
 
     def __init__(self) -> None:
+        self.taken_out: dict[VersionName, int] = {}
         self._newest: Governance | None = None
         self._changed = asyncio.Event()
 
@@ -49,6 +60,9 @@ class GovernanceCache:
         """The epoch of this transaction; loaded only when it changed."""
         if self._newest is None or self._newest.epoch != transaction.epoch:
             self._newest = load_governance(transaction)
+            for key in self._newest.keys.values():
+                out = [version.name for version in key.versions if version.state in _TAKEN_OUT]
+                self.taken_out |= dict.fromkeys(out, transaction.next_sequence)
             # Whoever waits has this event; the next change is the next one's.
             self._changed.set()
             self._changed = asyncio.Event()

@@ -13,9 +13,6 @@ from hsmsigner.operations.ports import RequestState, SignOutcome, SignStatus
 from hsmsigner.operations.turn import Turn
 
 RETRY_SOON_S = 0.5
-# What an operator who takes a version out of use means: nothing that it signs gets out from then on. One that was
-# rotated out may still finish what was authorized before.
-_TAKEN_OUT = frozenset({KeyState.SUSPENDED, KeyState.COMPROMISED, KeyState.DESTROY_SCHEDULED, KeyState.DESTROYED})
 
 
 def record_outcome(turn: Turn, landing: Landing) -> None:
@@ -38,9 +35,8 @@ def record_outcome(turn: Turn, landing: Landing) -> None:
 
 
 def _complete(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
-    version = turn.facts.governance.version(flight.version.name)
-    if version is None or version.state in _TAKEN_OUT:
-        return _withhold(turn, flight, "gone" if version is None else version.state.value)
+    if flight.stored.sequence < turn.facts.taken_out.get(flight.version.name, 0):
+        return _withhold(turn, flight)
     try:
         signature = flight.plan.encode(outcome.signature)
     except SignerError as error:
@@ -53,11 +49,13 @@ def _complete(turn: Turn, flight: Flight, outcome: SignOutcome) -> Answer:
     return signed(flight.version, flight.plan, signature, stored, sequence)
 
 
-def _withhold(turn: Turn, flight: Flight, state: str) -> Answer:
-    _record(turn, flight, "interrupted", cause=f"withheld: the version became {state} while the token signed")
+def _withhold(turn: Turn, flight: Flight) -> Answer:
+    _record(turn, flight, "interrupted", cause="withheld: the version was taken out of use while the token signed")
     turn.put(flight.stored, state=RequestState.INTERRUPTED)
-    message = f"{flight.version.name} became {state} while the token signed; the signature was withheld"
-    facts = {"rule": "key-state", "observed": state, "limit": KeyState.ACTIVE.value}
+    version = turn.facts.governance.version(flight.version.name)
+    observed = "" if version is None else version.state.value
+    message = f"{flight.version.name} was taken out of use while the token signed; the signature was withheld"
+    facts = {"rule": "key-state", "observed": observed, "limit": KeyState.ACTIVE.value}
     return SignerError(Reason.KEY_NOT_ACTIVE, message, metadata=facts)
 
 

@@ -36,6 +36,8 @@ class TurnFacts:
     retention_s: int
     in_flight: Mapping[RequestKey, Flight]
     ledger: DenialLedger
+    # See `GovernanceCache.taken_out`.
+    taken_out: Mapping[VersionName, int]
     # Versions whose key the token refused lately; they rest, with the reason.
     resting: Mapping[VersionName, SignerError]
     # Why the token cannot be asked at all; None when it can.

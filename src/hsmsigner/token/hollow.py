@@ -10,7 +10,7 @@ import logging
 import struct
 
 from pkcs11.constants import Attribute, ObjectClass
-from pkcs11.exceptions import PKCS11Error
+from pkcs11.exceptions import AttributeSensitive, PKCS11Error
 from pkcs11.mechanisms import KeyType
 from pkcs11.types import Object
 
@@ -19,8 +19,13 @@ from hsmsigner.token.sessions import TokenSession
 _LOGGER = logging.getLogger(__name__)
 
 _MANUFACTURER = "SoftHSM project"
-# What the token shows of the key itself; SoftHSM writes it together with the secret, in one step.
+# What the token shows of the key itself, written together with the secret; and the secret, which others may let it show.
 _MATERIAL = {KeyType.RSA: Attribute.MODULUS, KeyType.EC: Attribute.EC_PARAMS, KeyType.EC_EDWARDS: Attribute.EC_PARAMS}
+_SECRET = {
+    KeyType.RSA: Attribute.PRIVATE_EXPONENT,
+    KeyType.EC: Attribute.VALUE,
+    KeyType.EC_EDWARDS: Attribute.VALUE,
+}
 
 
 def remove_hollow_keys(session: TokenSession) -> None:
@@ -46,5 +51,13 @@ def remove_hollow_keys(session: TokenSession) -> None:
 
 
 def _is_hollow(found: Object) -> bool:
-    material = _MATERIAL.get(found[Attribute.KEY_TYPE])
-    return material is not None and found[material] == b"" and not found[Attribute.LOCAL]
+    key_type = found[Attribute.KEY_TYPE]
+    material = _MATERIAL.get(key_type)
+    if material is None or found[material] != b"" or found[Attribute.LOCAL]:
+        return False
+    if found[Attribute.CLASS] != ObjectClass.PRIVATE_KEY:
+        return True
+    try:
+        return bool(found[_SECRET[key_type]] == b"")
+    except AttributeSensitive:
+        return True

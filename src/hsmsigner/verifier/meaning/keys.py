@@ -42,6 +42,8 @@ class Version:
     until: int | None = None
     scheduled_from: str | None = None
     is_destroying: bool = False
+    # The newest record that suspended it, called it compromised or planned its end.
+    taken_out: int = -1
 
 
 @dataclass(slots=True)
@@ -101,10 +103,14 @@ class Keys:
 
     def completed(self, sequence: int, fields: Fields, _now: int) -> None:
         """Nothing is released of a version that was taken out of use meanwhile; one rotated out may end its work."""
-        name = fields.get("key")
+        name, authorized = fields.get("key"), fields.get("authorized")
         found = self._versions.get(name) if isinstance(name, str) else None
-        if found is not None and found.state in _TAKEN_OUT:
-            raise _refused(sequence, f"a signature of {found.name} is released while it is {found.state}")
+        if found is not None and isinstance(authorized, int) and authorized < found.taken_out:
+            raise _refused(
+                sequence,
+                f"a signature of {found.name} is released that was authorized before record {found.taken_out}, which"
+                " took the version out of use",
+            )
 
     def made(self, sequence: int, fields: Fields, _now: int) -> None:
         """A version is made or adopted: the next number of its key, with the key's algorithm."""
@@ -155,6 +161,8 @@ class Keys:
         found = self._found(sequence, fields, "version")
         before, is_destroying = found.state, found.is_destroying
         found.state = target or found.scheduled_from or str(fields.get("to"))
+        if found.state in _TAKEN_OUT:
+            found.taken_out = sequence
         if kind == "key.destroy_scheduled":
             found.scheduled_from = before if before != UNKNOWN else str(fields.get("from"))
         if before not in sources and before != UNKNOWN:

@@ -102,7 +102,7 @@ class Quotas:
         if not isinstance(debits, list):
             raise bad_field(sequence, fields, "debits", "a list")
         is_resumed = fields.get("resumed") is True
-        resumed_version = self._requests.resumed_version(fields) if is_resumed else ""
+        resumed_version = self._requests.resumed_version(sequence, fields) if is_resumed else ""
         if self._policies.quotas is None or resumed_version is None:
             return
         due = self._due(sequence, fields)

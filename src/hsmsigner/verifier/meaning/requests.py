@@ -73,9 +73,9 @@ class Requests:
                 f" with another {what}",
             )
 
-    def resumed_version(self, fields: Fields) -> str | None:
+    def resumed_version(self, sequence: int, fields: Fields) -> str | None:
         """The `resumed_version` of the authorization that is under way for this record's request."""
-        under_way = self._open.get((fields["principal"], fields["request_id"]))
+        under_way = self._open.get((text(sequence, fields, "principal"), text(sequence, fields, "request_id")))
         return None if under_way is None else under_way.resumed_version
 
     def completed(self, sequence: int, fields: Fields, _now: int) -> None:
