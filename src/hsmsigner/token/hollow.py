@@ -19,7 +19,7 @@ from hsmsigner.token.sessions import TokenSession
 _LOGGER = logging.getLogger(__name__)
 
 _MANUFACTURER = "SoftHSM project"
-# What the token shows of the key itself, written together with the secret; and the secret, which others may let it show.
+# What the token shows of the key itself, written with the secret; and the secret, which others may let it show.
 _MATERIAL = {KeyType.RSA: Attribute.MODULUS, KeyType.EC: Attribute.EC_PARAMS, KeyType.EC_EDWARDS: Attribute.EC_PARAMS}
 _SECRET = {
     KeyType.RSA: Attribute.PRIVATE_EXPONENT,
