@@ -247,12 +247,8 @@ def load_settings(path: Path) -> Settings:
         raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}; `hsmsigner init DIR` makes one") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-        OverflowError,
-    ) as error:  # PyYAML lets through what odd dates and deep nesting raise
+    # PyYAML lets through what odd dates and deep nesting raise.
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     try:
         settings = Settings.model_validate(raw if raw is not None else {})

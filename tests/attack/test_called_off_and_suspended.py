@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from pathlib import Path
-
-import pytest
 
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId, KeyName, KeyState
@@ -16,19 +13,10 @@ from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.ports import SignOutcome, SignStatus, TokenKeyPair
 from hsmsigner.operations.unwanted import discard_all
 from tests.builder import Signer, make_signer, record_types
+from tests.scenarios import refused, run
 
 HOUR = 3_600_000_000
 EU = KeyName("settlement-eu")
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def refused(attempt: Awaitable[object]) -> Reason:
-    with pytest.raises(SignerError) as caught:
-        await attempt
-    return caught.value.reason
 
 
 def test_a_version_planned_while_the_key_was_suspended_is_vouched_for_once_it_is_resumed(tmp_path: Path) -> None:

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
 from pathlib import Path
-
-import pytest
 
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId, KeyName
 from hsmsigner.domain.lifecycle import Verb
 from hsmsigner.domain.public_key import to_pem
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import Reason
 from hsmsigner.operations.adoption import WantedAdoption
 from hsmsigner.operations.key_changes import Cause
 from hsmsigner.operations.ports import TokenKeyPair
 from hsmsigner.verifier.continuity import verify_continuity
 from tests.builder import OPERATOR, Signer, fresh_id, make_signer
+from tests.scenarios import refused, run
 
 HOUR = 3_600_000_000
 EU, US = KeyName("settlement-eu"), KeyName("settlement-us")
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def refused(attempt: Awaitable[object]) -> Reason:
-    with pytest.raises(SignerError) as caught:
-        await attempt
-    return caught.value.reason
 
 
 async def continuity_document(signer: Signer) -> bytes:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.committer import CommitterLimits
@@ -15,29 +12,13 @@ from hsmsigner.operations.ports import SignOutcome, SignStatus
 from tests.builder import (
     OTHER_ENGINE,
     STRANGER,
-    Signer,
     asked,
     fresh_id,
     make_signer,
     record_types,
     usage_total,
 )
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll: what is waited for is in the store, which tells nobody. `run` bounds the time."""
-    while not condition():  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(0.005)
-
-
-async def refusal(signer: Signer, **options: object) -> SignerError:
-    with pytest.raises(SignerError) as caught:
-        await signer.sign(**options)  # type: ignore[arg-type]
-    return caught.value
+from tests.scenarios import refusal, run
 
 
 def test_a_refusal_in_the_same_turn_does_not_abort_somebody_elses_batch(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from hsmsigner.operations.token_memory import LogRolledBackError, MemoryRules, T
 from hsmsigner.store.unit_of_work import SqlStore
 from tests.builder import make_signer, read_log
 from tests.fakes import FakeClock, FakeToken, new_key
+from tests.scenarios import run
 
 ORIGIN = "log.example/test"
 P256 = ALGORITHMS["ECDSA_P256_SHA256"]
@@ -76,10 +76,6 @@ async def scene(database: Path, token: FakeToken, **options: object) -> AsyncIte
 
 def lose(database: Path) -> None:
     database.unlink()
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 @pytest.fixture

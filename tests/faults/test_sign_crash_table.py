@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,22 +25,7 @@ from tests.builder import (
     usage_total,
 )
 from tests.fakes import FakeToken
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll: what is waited for is in the store, which tells nobody. `run` bounds the time."""
-    while not condition():  # noqa: ASYNC110 - there is no event to wait for
-        await asyncio.sleep(0.005)
-
-
-async def refusal(signer: Signer, **options: object) -> SignerError:
-    with pytest.raises(SignerError) as caught:
-        await signer.sign(**options)  # type: ignore[arg-type]
-    return caught.value
+from tests.scenarios import refusal, run, until
 
 
 def test_a_signature_is_authorized_then_completed_then_released(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,11 @@ from hsmsigner.errors import Reason, SignerError
 from hsmsigner.operations.key_changes import Cause, WantedRotation
 from hsmsigner.operations.ports import SignOutcome, SignStatus, SignTask, TokenKeyPair
 from tests.builder import OPERATOR, Signer, fresh_id, make_signer, read_log, record_types
+from tests.scenarios import refused, run
 
 HOUR = 3_600_000_000
 EU = KeyName("settlement-eu")
 OTHER_OPERATOR = Principal("spiffe://test/ops/other")
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def refused(attempt: Awaitable[object]) -> Reason:
-    with pytest.raises(SignerError) as caught:
-        await attempt
-    return caught.value.reason
 
 
 def states(signer: Signer) -> list[KeyState]:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
-
-import pytest
 
 from hsmsigner.domain.algorithm import algorithm_named
 from hsmsigner.domain.instant import Instant
 from hsmsigner.domain.key import CkaId, KeyName
 from hsmsigner.domain.signing import RequestId
-from hsmsigner.errors import Reason, SignerError
+from hsmsigner.errors import Reason
 from hsmsigner.operations.adoption import WantedAdoption
 from hsmsigner.operations.key_changes import Cause, WantedRotation
 from tests.builder import OPERATOR, Signer, fresh_id, make_signer
+from tests.scenarios import refused, run
 
 HOUR = 3_600_000_000
 P256 = algorithm_named("ECDSA_P256_SHA256")
 EU, US = KeyName("settlement-eu"), KeyName("settlement-us")
 FIRST, SECOND = CkaId(b"pair 1"), CkaId(b"pair 2")
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def refused(attempt: Awaitable[object]) -> Reason:
-    with pytest.raises(SignerError) as caught:
-        await attempt
-    return caught.value.reason
 
 
 async def with_pairs(signer: Signer) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
 from pathlib import Path
-
-import pytest
 
 from hsmsigner.domain.instant import Instant, format_instant
 from hsmsigner.domain.key import CkaId, KeyName, KeyOrigin, KeyState, VersionName
@@ -33,22 +30,13 @@ from tests.builder import (
     usage_total,
 )
 from tests.fakes import FakeToken
+from tests.scenarios import refused, run
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 EU = KeyName("settlement-eu")
 OLD, NEW = "keys/settlement-eu/versions/1", "keys/settlement-eu/versions/2"
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
-
-
-async def refused(attempt: Awaitable[object]) -> Reason:
-    with pytest.raises(SignerError) as caught:
-        await attempt
-    return caught.value.reason
 
 
 def states(signer: Signer) -> list[KeyState]:

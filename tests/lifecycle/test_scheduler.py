@@ -20,6 +20,7 @@ from hsmsigner.operations.grace import DestructionGrace
 from hsmsigner.operations.scheduler import LEASE_US
 from tests.builder import POLICY, Signer, make_signer, read_log, record_types
 from tests.fakes import FakeClock
+from tests.scenarios import run
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -27,10 +28,6 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 EU = KeyName("settlement-eu")
 UNLIMITED = POLICY.replace("count: 5,", "count: 500,").replace("count: 20,", "count: 5000,")
-
-
-def run(scenario: object) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))  # type: ignore[arg-type]
 
 
 def states(signer: Signer) -> str:

@@ -33,7 +33,9 @@ def test_what_waits_when_a_stream_ends_is_neither_debited_nor_signed(tmp_path: P
             before = record_types(signer.database)
             authenticator = Authenticator(lambda _: False, signer.clock)
             authenticator.enter({"x509_pem_cert": [certificate.cert_chain_pems[0].bytes()]})
-            stream = SignStream(signer.signing, Converter(2**20, "SOFTWARE_TOKEN"), authenticator, asyncio.Event())
+            stream = SignStream(
+                signer.signing, Converter(2**20, "SOFTWARE_TOKEN"), authenticator, asyncio.Event(), None
+            )
             is_read = asyncio.Event()
 
             async def requests() -> AsyncIterator[signing_pb2.StreamSignRequest]:
@@ -41,7 +43,7 @@ def test_what_waits_when_a_stream_ends_is_neither_debited_nor_signed(tmp_path: P
                 is_read.set()
                 await asyncio.Event().wait()
 
-            answers = stream.serve(requests(), None)
+            answers = stream.serve(requests())
             async with signer.store.transaction(), aclosing(answers):  # type: ignore[type-var]
                 reading = asyncio.ensure_future(anext(answers))
                 await is_read.wait()

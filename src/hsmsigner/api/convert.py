@@ -10,7 +10,7 @@ import google_crc32c
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from hsmsigner.api.status import to_status
+from hsmsigner.api.status import LONGEST_DURATION_S, to_status
 from hsmsigner.domain.algorithm import SigningAlgorithm, algorithm_named
 from hsmsigner.domain.formats import OutputFormat
 from hsmsigner.domain.instant import MICROSECONDS_PER_SECOND, Instant
@@ -31,9 +31,8 @@ MAX_PAGE = 1000
 _MAX_TOKEN_DIGITS = 18
 _DEFAULT_PAGE = 100
 _NANOSECONDS = 10**9
-# 9999-12-31T23:59:59Z, the last that google.protobuf.Timestamp knows; and the longest google.protobuf.Duration.
+# 9999-12-31T23:59:59Z, the last that google.protobuf.Timestamp knows.
 _LAST_SECOND = 253_402_300_799
-_LONGEST_S = 315_576_000_000
 
 _FORMATS = {
     number: OutputFormat(name.removeprefix("OUTPUT_FORMAT_"))
@@ -233,7 +232,7 @@ def duration_us(message: Duration, field: str) -> int:
     Raises:
         SignerError: INVALID_FIELD.
     """
-    if not (0 <= message.seconds <= _LONGEST_S and 0 <= message.nanos < _NANOSECONDS):
+    if not (0 <= message.seconds <= LONGEST_DURATION_S and 0 <= message.nanos < _NANOSECONDS):
         raise invalid_field(field, "must be a length of time, not negative, at most 10,000 years")
     return message.seconds * MICROSECONDS_PER_SECOND + message.nanos // 1000
 

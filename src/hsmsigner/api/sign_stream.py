@@ -25,12 +25,18 @@ class SignStream:
     """Reads in one task, answers in another; `_ready` is what the answers' callbacks have left for the writer."""
 
     def __init__(
-        self, signing: Signing, converter: Converter, authenticator: Authenticator, draining: asyncio.Event
+        self,
+        signing: Signing,
+        converter: Converter,
+        authenticator: Authenticator,
+        draining: asyncio.Event,
+        deadline_s: float | None,
     ) -> None:
         self._signing = signing
         self._converter = converter
         self._authenticator = authenticator
         self._draining = draining
+        self._deadline_s = deadline_s
         # Request id, answer, and how many bytes the request had: an answer may be a third larger (JWS).
         self._ready: deque[tuple[str, Answer, int]] = deque()
         self._unanswered = 0
@@ -42,14 +48,14 @@ class SignStream:
         self._is_over = False
 
     async def serve(
-        self, requests: AsyncIterator[signing_pb2.StreamSignRequest], deadline_s: float | None
+        self, requests: AsyncIterator[signing_pb2.StreamSignRequest]
     ) -> AsyncIterator[signing_pb2.StreamSignResponse]:
         """Answer frames until the client has half-closed (or the appliance stops) and all is answered.
 
         Raises:
             SignerError: the frame itself is wrong, or the certificate is no longer good; ends the stream.
         """
-        reading = asyncio.create_task(self._read(requests, current_caller(), deadline_s))
+        reading = asyncio.create_task(self._read(requests, current_caller()))
         stopping = asyncio.create_task(self._draining.wait())
         for task in (reading, stopping):
             task.add_done_callback(lambda _: self._changed.set())
@@ -68,17 +74,15 @@ class SignStream:
             reading.cancel()
             stopping.cancel()
 
-    async def _read(
-        self, requests: AsyncIterator[signing_pb2.StreamSignRequest], caller: Caller, deadline_s: float | None
-    ) -> None:
+    async def _read(self, requests: AsyncIterator[signing_pb2.StreamSignRequest], caller: Caller) -> None:
         async for frame in requests:
             self._authenticator.recheck(caller)
             if not 1 <= len(frame.requests) <= MAX_BATCH:
                 raise invalid_field("requests", f"must have 1-{MAX_BATCH} items, not {len(frame.requests)}")
-            self._start(frame, caller, deadline_s)
+            self._start(frame, caller)
             await self._room.wait()
 
-    def _start(self, frame: signing_pb2.StreamSignRequest, caller: Caller, deadline_s: float | None) -> None:
+    def _start(self, frame: signing_pb2.StreamSignRequest, caller: Caller) -> None:
         good: list[Asked] = []
         callbacks: list[Callable[[Answer], None]] = []
         for index, item in enumerate(frame.requests):
@@ -91,7 +95,7 @@ class SignStream:
             except SignerError as error:
                 self._answer(item.request_id, size, error)
         if good:
-            self._signing.submit(good, callbacks, deadline_s, is_abandoned=lambda: self._is_over)
+            self._signing.submit(good, callbacks, self._deadline_s, is_abandoned=lambda: self._is_over)
         if self._unanswered >= MAX_UNANSWERED or self._unanswered_bytes >= MAX_UNANSWERED_BYTES:
             self._room.clear()
 

@@ -64,8 +64,8 @@ class SigningServicer(signing_pb2_grpc.SigningServiceServicer):
     async def StreamSign(
         self, request_iterator: AsyncIterator[signing_pb2.StreamSignRequest], context: Context
     ) -> AsyncIterator[signing_pb2.StreamSignResponse]:
-        stream = SignStream(self._signing, self._converter, self._authenticator, self._draining)
-        async for frame in stream.serve(request_iterator, deadline_of(context)):
+        parts = self._signing, self._converter, self._authenticator, self._draining
+        async for frame in SignStream(*parts, deadline_of(context)).serve(request_iterator):
             yield frame
 
     async def GetPublicKey(self, request: signing_pb2.GetPublicKeyRequest, context: Context) -> resources_pb2.PublicKey:

@@ -79,7 +79,7 @@ def grpc_code(reason: Reason) -> grpc.StatusCode:
 # Errors travel in HTTP/2 headers, of which clients take 8 or 16 KiB, and text counts up to three times there.
 _MAX_TEXT_BYTES = 1000
 # The longest google.protobuf.Duration: 10,000 years.
-_LONGEST_WAIT_S = 315_576_000_000.0
+LONGEST_DURATION_S = 315_576_000_000
 
 
 def fit(message: str) -> str:
@@ -109,7 +109,7 @@ def to_status(error: SignerError) -> Status:
         parts.append(details.PreconditionFailure(violations=[violation]))
     if error.retry_after_s is not None:
         delay = Duration()
-        delay.FromMicroseconds(round(min(max(0.0, error.retry_after_s), _LONGEST_WAIT_S) * 1e6))
+        delay.FromMicroseconds(round(min(max(0.0, error.retry_after_s), LONGEST_DURATION_S) * 1e6))
         parts.append(details.RetryInfo(retry_delay=delay))
     for part in parts:
         packed = AnyMessage()

@@ -73,12 +73,8 @@ def _read_fields(path: Path) -> dict[str, str]:
         raw = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ProfileError(f"cannot read profile {path}: {error.strerror}") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-        OverflowError,
-    ) as error:  # PyYAML lets through what odd dates and deep nesting raise
+    # PyYAML lets through what odd dates and deep nesting raise.
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ProfileError(f"profile {path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ProfileError(f"profile {path} must be a YAML mapping with {', '.join(_FIELDS)}")

@@ -20,11 +20,10 @@ _LOGGER = logging.getLogger(__name__)
 
 _MANUFACTURER = "SoftHSM project"
 # What the token shows of the key itself, written with the secret; and the secret, which others may let it show.
-_MATERIAL = {KeyType.RSA: Attribute.MODULUS, KeyType.EC: Attribute.EC_PARAMS, KeyType.EC_EDWARDS: Attribute.EC_PARAMS}
-_SECRET = {
-    KeyType.RSA: Attribute.PRIVATE_EXPONENT,
-    KeyType.EC: Attribute.VALUE,
-    KeyType.EC_EDWARDS: Attribute.VALUE,
+_MATERIAL = {
+    KeyType.RSA: (Attribute.MODULUS, Attribute.PRIVATE_EXPONENT),
+    KeyType.EC: (Attribute.EC_PARAMS, Attribute.VALUE),
+    KeyType.EC_EDWARDS: (Attribute.EC_PARAMS, Attribute.VALUE),
 }
 
 
@@ -41,7 +40,7 @@ def remove_hollow_keys(session: TokenSession) -> None:
     for object_class in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
         for found in session.find_all({Attribute.CLASS: object_class}):
             try:
-                if _is_hollow(found):
+                if _is_hollow(found, object_class):
                     name, cka_id = found[Attribute.LABEL], found[Attribute.ID].hex()
                     _LOGGER.warning("%s %r (CKA_ID %s) holds no key and is destroyed", object_class.name, name, cka_id)
                     found.destroy()
@@ -50,14 +49,16 @@ def remove_hollow_keys(session: TokenSession) -> None:
                 _LOGGER.warning("a %s object is left as it is: %s", object_class.name, type(error).__name__)
 
 
-def _is_hollow(found: Object) -> bool:
-    key_type = found[Attribute.KEY_TYPE]
-    material = _MATERIAL.get(key_type)
-    if material is None or found[material] != b"" or found[Attribute.LOCAL]:
+def _is_hollow(found: Object, object_class: ObjectClass) -> bool:
+    material = _MATERIAL.get(found[Attribute.KEY_TYPE])
+    if material is None:
         return False
-    if found[Attribute.CLASS] != ObjectClass.PRIVATE_KEY:
+    shown, secret = material
+    if found[shown] != b"" or found[Attribute.LOCAL]:
+        return False
+    if object_class is ObjectClass.PUBLIC_KEY:
         return True
     try:
-        return bool(found[_SECRET[key_type]] == b"")
+        return bool(found[secret] == b"")
     except AttributeSensitive:
         return True
